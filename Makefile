@@ -1,0 +1,45 @@
+# Each target sets up all it needs; `make` alone lists them.
+.DEFAULT_GOAL := help
+.PHONY: help run test test-all check format lock clean
+
+SETUP := @scripts/python scripts/setup.py
+BIN := .venv/bin
+CODE := chat sessions_app webchat_project scripts tests manage.py
+
+help: ## List the targets
+	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' $(MAKEFILE_LIST) | expand -t 12
+
+run: ## Serve: HOST=127.0.0.1 PORT=8000 SERVER=daphne|uvicorn
+	@exec scripts/python scripts/serve.py
+
+test: ## Run the tests: ARGS="tests/chat -k order"
+	$(SETUP) test
+	$(BIN)/python -m pytest -m "not slow" $(ARGS)
+
+test-all: ## Run the tests, the slow ones too
+	$(SETUP) test
+	$(BIN)/python -m pytest $(ARGS)
+
+check: ## Lint, formatting, types, import rules
+	$(SETUP) check
+	$(BIN)/ruff check $(CODE)
+	$(BIN)/ruff format --check $(CODE)
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+
+format: ## Format, and fix what lint can fix
+	$(SETUP) check
+	$(BIN)/ruff check --fix $(CODE)
+	$(BIN)/ruff format $(CODE)
+
+lock: ## Lock the requirements again: ARGS=--upgrade
+	$(SETUP) check
+	for name in requirements requirements-dev requirements-tools; do \
+		$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+			--no-header $(ARGS) $$name.in -o $$name.txt || exit 1; \
+	done
+
+clean: ## Remove what was made, but for the database and the secret key
+	rm -rf .venv .webchat/static .webchat/static.sha256
+	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

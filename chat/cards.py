@@ -1,0 +1,55 @@
+"""Timeline entities → the cards of a page. Pure.
+
+A card's name picks its template (`templates/chat/cards/<name>.html`) and, in the browser, its module
+(`static/chat/js/cards/<name>.js`): a new kind is one of each and its name here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from .timeline import Entity
+
+CARD_NAMES: Final = ("user", "assistant", "thinking", "inference", "log", "other")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Card:
+    """One card. An inference holds the cards that appeared while it ran."""
+
+    name: str
+    id: str = ""
+    props: Mapping[str, Any] = field(default_factory=dict)  # the entity's, as the wire has them
+    cards: list[Card] = field(default_factory=list)
+
+    @property
+    def template(self) -> str:
+        return f"chat/cards/{self.name}.html"
+
+
+BLANK_CARDS: Final = tuple(Card(name=name) for name in CARD_NAMES)
+"""What the browser clones when a frame opens a card."""
+
+
+def arrange(entities: Iterable[Entity]) -> list[Card]:
+    """The cards in order of first appearance, each inside the inference that ran at that time."""
+    page: list[Card] = []
+    running: Card | None = None
+    last_seq = 0
+    for entity in entities:
+        card = Card(name=_name(entity), id=entity.id, props=entity.props)
+        if running is not None and entity.created_seq > last_seq:
+            running = None
+        (page if running is None else running.cards).append(card)
+        if entity.kind == "inference":
+            running = card
+            ended = entity.props.get("status") != "running"
+            last_seq = entity.updated_seq if ended else 2**53
+    return page
+
+
+def _name(entity: Entity) -> str:
+    name = entity.props.get("role") if entity.kind == "message" else entity.kind
+    return name if name in CARD_NAMES else "other"

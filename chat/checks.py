@@ -1,0 +1,51 @@
+"""System checks of the transport: a wrong setting is told at start, with its fix."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from difflib import get_close_matches
+from typing import Any
+
+import msgspec
+from django.apps import AppConfig, apps
+from django.conf import settings
+from django.core.checks import CheckMessage, Error, register
+
+from .conf import ChatSettings
+
+
+@register
+def check_chat_settings(
+    app_configs: Sequence[AppConfig] | None, **kwargs: Any
+) -> list[CheckMessage]:
+    """WEBCHAT holds only known keys, and the transport's have the right types."""
+    return [*_unknown_keys(), *_wrong_values()]
+
+
+def _unknown_keys() -> Iterator[CheckMessage]:
+    known = sorted(
+        field.encode_name
+        for config in apps.get_app_configs()
+        if (keys := getattr(config, "webchat_settings", None)) is not None
+        for field in msgspec.structs.fields(keys())
+    )
+    for key in settings.WEBCHAT:
+        if key not in known:
+            near = get_close_matches(str(key).upper(), known, n=1)
+            meant = f"Did you mean {near[0]!r}?" if near else f"Known keys: {', '.join(known)}."
+            yield Error(f"WEBCHAT has an unknown key {key!r}.", hint=meant, id="chat.E001")
+
+
+def _wrong_values() -> Iterator[CheckMessage]:
+    for field in msgspec.structs.fields(ChatSettings):
+        key = field.encode_name
+        if key not in settings.WEBCHAT:
+            continue
+        try:
+            msgspec.convert(settings.WEBCHAT[key], field.type)
+        except msgspec.ValidationError as error:
+            yield Error(
+                f"WEBCHAT[{key!r}] is wrong: {error}",
+                hint=f"Leave it out for the default, {field.default!r}.",
+                id="chat.E002",
+            )

@@ -1,0 +1,45 @@
+"""The transport's keys of settings.WEBCHAT; read here and nowhere else."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import msgspec
+from django.conf import settings as django_settings
+
+from .follower import Pace
+from .log import Window
+
+Seconds = Annotated[float, msgspec.Meta(gt=0)]
+Count = Annotated[int, msgspec.Meta(ge=1)]
+
+
+class ChatSettings(msgspec.Struct, frozen=True, kw_only=True, rename="upper"):
+    """Sizes are bytes, times are seconds. Every key has a default."""
+
+    login_required: bool = False
+    prompt_max_bytes: Count = 64 * 1024
+    body_max_bytes: Count = 256 * 1024
+    message_max_bytes: Count = 64 * 1024
+    log_window_frames: Count = 10_000
+    log_window_bytes: Count = 4 * 1024 * 1024
+    log_window_seconds: Seconds = 3600.0
+    heartbeat: Seconds = 25.0
+    follower_idle: Seconds = 60.0
+
+    def window(self) -> Window:
+        return Window(
+            frames=self.log_window_frames,
+            bytes=self.log_window_bytes,
+            seconds=self.log_window_seconds,
+        )
+
+    def pace(self) -> Pace:
+        return Pace(heartbeat=self.heartbeat, idle_timeout=self.follower_idle)
+
+
+def chat_settings() -> ChatSettings:
+    """The settings as they are now. Raises msgspec.ValidationError; the checks say it better."""
+    known = {field.encode_name for field in msgspec.structs.fields(ChatSettings)}
+    mine = {key: value for key, value in django_settings.WEBCHAT.items() if key in known}
+    return msgspec.convert(mine, ChatSettings)

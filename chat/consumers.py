@@ -1,0 +1,158 @@
+"""ChatConsumer: one websocket. Decodes and delegates; the pump is the only sender of frames."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Any
+from urllib.parse import parse_qs
+
+from channels.generic.websocket import AsyncWebsocketConsumer
+
+from sessions_app.inference.errors import Draining, ProfileNotFound
+
+from .apps import hub
+from .control import control_group
+from .errors import BadConvId
+from .follower import StreamFollower
+from .frames import (
+    BadCursor,
+    BadFrame,
+    Cursor,
+    Ping,
+    Pong,
+    connection_frame,
+    decode_client,
+    utf8_size,
+)
+from .identity import identify
+from .log import wall_ms
+from .pool import Connection
+from .pump import pump
+from .submission import cookie_profile, is_conv_id
+
+logger = logging.getLogger(__name__)
+
+CLOSE_RESTARTING = 1012
+CLOSE_TOO_BIG = 1009
+CLOSE_BAD_REQUEST = 4513
+BAD_FRAMES = 5
+CLOSE_SECONDS = 1.0
+
+
+class ChatConsumer(AsyncWebsocketConsumer):
+    """A socket's life: checked, greeted, fed by its pump, and gone without a trace."""
+
+    async def connect(self) -> None:
+        self._conv_id = ""
+        self._connection = Connection()
+        self._follower: StreamFollower | None = None
+        self._delivery: asyncio.Task[None] | None = None
+        self._bad_frames = 0
+        query = parse_qs(self.scope["query_string"].decode("latin-1"))
+        self._asked = {name: values[0] for name, values in query.items()}
+        user = self.scope["user"]
+        assert user is not None, "routing.py puts AuthMiddlewareStack around this consumer"
+        identity = await identify(user, self.scope["session"])
+        if identity.owner is None:
+            await self.close()
+            return
+        conv_id = self._asked.get("conv_id", "")
+        info = await hub().sessions.find(conv_id)
+        if info is not None and not identity.may_see(info):
+            await self.close()
+            return
+        try:
+            cursor = self._read_request(conv_id)
+            info = await hub().sessions.open(
+                conv_id,
+                owner=identity.owner,
+                profile=self._asked.get("profile") or cookie_profile(self.scope["cookies"]),
+            )
+        except (BadConvId, BadCursor, ProfileNotFound, Draining) as error:
+            await self._refuse(error)
+            return
+        if not identity.may_see(info):
+            await self.close()
+            return
+        self._conv_id = conv_id
+        await self.channel_layer.group_add(control_group(conv_id), self.channel_name)
+        await self.accept()
+        self._follower = hub().streams.follower(conv_id)
+        self._follower.join(self._connection)
+        self._delivery = asyncio.create_task(
+            self._deliver(self._follower, cursor, self._asked.get("profile") or info.profile),
+            name=f"pump:{conv_id}",
+        )
+
+    async def receive(self, text_data: str | None = None, bytes_data: bytes | None = None) -> None:
+        if self._delivery is None:
+            return
+        try:
+            if text_data is None:
+                raise BadFrame("got a binary message; send text")
+            if utf8_size(text_data) > hub().settings.message_max_bytes:
+                self._connection.close(CLOSE_TOO_BIG)
+                return
+            said = decode_client(text_data)
+        except BadFrame as error:
+            self._bad_frame(str(error))
+            return
+        match said:
+            case Ping(nonce):
+                data = {"convId": self._conv_id, "serverTime": wall_ms()}
+                if nonce is not None:
+                    data["nonce"] = nonce
+                self._connection.reply(connection_frame("ws.pong", self._conv_id, data))
+            case Pong(seq) if seq is not None:
+                self._connection.acknowledge(seq)
+
+    async def disconnect(self, code: int) -> None:
+        if self._delivery is None:
+            return
+        assert self._follower is not None
+        self._follower.leave(self._connection)
+        await self.channel_layer.group_discard(control_group(self._conv_id), self.channel_name)
+        self._delivery.cancel()
+        await asyncio.wait({self._delivery})
+
+    async def control_close(self, message: dict[str, Any]) -> None:
+        """The control group asks every socket of the conversation to close."""
+        self._connection.close(message["code"])
+
+    async def _deliver(self, follower: StreamFollower, cursor: Cursor | None, profile: str) -> None:
+        try:
+            code = await pump(
+                self._connection, follower, self._send_text, cursor=cursor, profile=profile
+            )
+            async with asyncio.timeout(CLOSE_SECONDS):
+                await self.close(code)
+        except Exception:  # each server has its own error for a client that is gone
+            logger.debug("a socket of %s ended while it was sent to", self._conv_id, exc_info=True)
+
+    async def _send_text(self, text: str) -> None:
+        await self.base_send({"type": "websocket.send", "text": text, "bytes": None})
+
+    def _read_request(self, conv_id: str) -> Cursor | None:
+        if not is_conv_id(conv_id):
+            raise BadConvId(
+                f"conv_id {conv_id[:80]!r} is not an id; expected 1 to 128 of "
+                "A-Z a-z 0-9 . _ : - that begin with a letter or digit"
+            )
+        cursor = self._asked.get("cursor")
+        return None if cursor is None else Cursor.parse(cursor)
+
+    async def _refuse(self, error: Exception) -> None:
+        """Says in words why there will be no stream, and closes."""
+        code = "bad_cursor" if isinstance(error, BadCursor) else getattr(error, "code", "")
+        data = {"code": code, "message": str(error)}
+        await self.accept()
+        await self._send_text(connection_frame("ws.error", self._asked.get("conv_id", ""), data))
+        await self.close(CLOSE_RESTARTING if isinstance(error, Draining) else CLOSE_BAD_REQUEST)
+
+    def _bad_frame(self, message: str) -> None:
+        self._bad_frames += 1
+        data = {"code": "bad_frame", "message": message}
+        self._connection.reply(connection_frame("ws.error", self._conv_id, data))
+        if self._bad_frames >= BAD_FRAMES:
+            self._connection.close(CLOSE_BAD_REQUEST)

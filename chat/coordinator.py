@@ -1,0 +1,145 @@
+"""The one writer of a conversation: events in, numbered frames in the log."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from sessions_app.inference.errors import StreamStalled
+from sessions_app.inference.events import (
+    Event,
+    InferenceFinished,
+    Origin,
+    TextDelta,
+    ThinkingDelta,
+)
+
+from .frames import encode_body, envelope, utf8_size
+from .log import Entry, FrameLog, NowMs, Numbered, wall_ms
+from .translate import Translator
+
+logger = logging.getLogger(__name__)
+
+INBOX_MAX_CHARS = 16 * 1024 * 1024
+INBOX_MAX_EVENTS = 100_000
+
+
+@dataclass(frozen=True, slots=True)
+class _Published:
+    event: Event
+    origin: Origin | None
+
+
+class StreamCoordinator:
+    """Owns the numbering of one conversation and the task that does it.
+
+    An `EventSink`: `publish` takes events without waiting; the task turns what has piled up into
+    one batch. Adjacent deltas merge, each frame is numbered and encoded once, the batch is appended
+    and readers are woken. A lone event is not held back for company.
+    """
+
+    def __init__(
+        self,
+        log: FrameLog,
+        *,
+        wake: Callable[[], None],
+        now_ms: NowMs = wall_ms,
+        monotonic_ms: NowMs = lambda: time.monotonic_ns() // 1_000_000,
+    ) -> None:
+        self._log = log
+        self._wake = wake
+        self._now_ms = now_ms
+        self._translator = Translator(log.conv_id, monotonic_ms=monotonic_ms)
+        self._inbox: deque[_Published | asyncio.Future[None]] = deque()
+        self._chars = 0
+        self._work = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    def publish(self, event: Event, origin: Origin | None = None) -> None:
+        size = len(event.text) if isinstance(event, TextDelta | ThinkingDelta) else 0
+        if not isinstance(event, InferenceFinished) and (
+            self._chars + size > INBOX_MAX_CHARS or len(self._inbox) >= INBOX_MAX_EVENTS
+        ):
+            raise StreamStalled(
+                f"{self._chars} characters in {len(self._inbox)} events wait to be logged; "
+                "the log does not follow. Check the log's store, or publish larger pieces"
+            )
+        self._chars += size
+        self._put(_Published(event, origin))
+
+    async def flush(self) -> None:
+        done = asyncio.get_running_loop().create_future()
+        self._put(done)
+        await done
+
+    async def aclose(self) -> None:
+        """Logs what was published, then ends the task. Publishing afterwards starts it again."""
+        if self._task is None:
+            return
+        await self.flush()
+        task, self._task = self._task, None
+        task.cancel()
+        await asyncio.wait({task})
+
+    def _put(self, item: _Published | asyncio.Future[None]) -> None:
+        self._inbox.append(item)
+        self._work.set()
+        if self._task is None:
+            self._task = asyncio.create_task(self._run(), name=f"coordinator:{self._log.conv_id}")
+
+    async def _run(self) -> None:
+        while True:
+            await self._work.wait()
+            self._work.clear()
+            inbox, self._inbox, self._chars = self._inbox, deque(), 0
+            batch = self._batch(item for item in inbox if isinstance(item, _Published))
+            if batch:
+                await self._log.append(batch)
+                self._wake()
+            for item in inbox:
+                if isinstance(item, asyncio.Future) and not item.done():
+                    item.set_result(None)
+
+    def _batch(self, published: Iterator[_Published]) -> Sequence[Numbered]:
+        seq, at_ms = self._log.head.seq, self._now_ms()
+        batch: list[Numbered] = []
+        for event, origin in _merged(published):
+            try:
+                frames = self._translator.translate(event, origin)
+                bodies = [encode_body(frame) for frame in frames]
+            except Exception:
+                # A bug in one event must not end the conversation; the rest goes on.
+                logger.exception("event %s could not be made a frame", type(event).__name__)
+                continue
+            for frame, body in zip(frames, bodies, strict=True):
+                seq += 1
+                text = envelope(body, seq)
+                batch.append(Numbered(frame, Entry(seq, at_ms, text, utf8_size(text))))
+        return batch
+
+
+def _merged(published: Iterator[_Published]) -> Iterator[tuple[Event, Origin | None]]:
+    """The events in order, each run of deltas of one kind and origin as one."""
+    kind: type[TextDelta] | type[ThinkingDelta] | None = None
+    origin: Origin | None = None
+    parts: list[str] = []
+    for item in published:
+        event = item.event
+        if isinstance(event, TextDelta | ThinkingDelta):
+            if kind is type(event) and origin is item.origin:
+                parts.append(event.text)
+                continue
+            if kind is not None:
+                yield kind("".join(parts)), origin
+            kind, origin, parts = type(event), item.origin, [event.text]
+            continue
+        if kind is not None:
+            yield kind("".join(parts)), origin
+            kind = None
+        yield event, item.origin
+    if kind is not None:
+        yield kind("".join(parts)), origin

@@ -1,0 +1,55 @@
+"""Refusals of the transport itself, and the HTTP status of every refusal."""
+
+from __future__ import annotations
+
+from sessions_app.inference.errors import Refused, WebchatError
+
+
+class BadRequest(Refused):
+    code = "bad_request"
+
+
+class BadConvId(BadRequest):
+    """Told over the socket by this code, over HTTP as a bad request."""
+
+    code = "bad_conv_id"
+
+
+class MissingPrompt(Refused):
+    code = "missing_prompt"
+
+
+class PromptTooLong(Refused):
+    code = "prompt_too_long"
+
+
+class OverridesNotAllowed(Refused):
+    code = "overrides_not_allowed"
+
+
+class LoginRequired(Refused):
+    code = "login_required"
+
+
+class UnsupportedMediaType(Refused):
+    code = "unsupported_media_type"
+
+
+_STATUS = {
+    "bad_request": 400,
+    "missing_prompt": 400,
+    "login_required": 403,
+    "overrides_not_allowed": 403,
+    "conversation_not_found": 404,
+    "profile_not_found": 404,
+    "run_in_progress": 409,
+    "no_active_inference": 409,
+    "prompt_too_long": 413,
+    "unsupported_media_type": 415,
+    "draining": 503,
+}
+
+
+def http_status(error: WebchatError) -> int:
+    """The status a refusal is answered with; 500 for what is no refusal."""
+    return _STATUS.get(error.code, 500)

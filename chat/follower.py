@@ -1,0 +1,137 @@
+"""The one reader of a conversation's log in this process."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+import msgspec
+
+from .frames import Cursor, connection_frame
+from .log import FrameLog, Gap, NowMs, wall_ms
+from .pool import Connection, ConnectionPool
+
+
+class Pace(msgspec.Struct, frozen=True, kw_only=True):
+    """When a follower looks up without being woken. Seconds."""
+
+    tick_active: float = 1
+    tick_idle: float = 15
+    heartbeat: float = 25
+    idle_timeout: float = 60
+
+
+class StreamFollower:
+    """Reads the log after its cursor and offers what it reads to the pool.
+
+    Owns the pool and one task. A lost `wake()` costs at most one tick. It stops when it had no
+    socket for `idle_timeout`; the inference never notices.
+    """
+
+    PAGE = 256
+
+    def __init__(
+        self,
+        log: FrameLog,
+        *,
+        pace: Pace,
+        on_stop: Callable[[StreamFollower], None],
+        now_ms: NowMs = wall_ms,
+    ) -> None:
+        self.log = log
+        self.pool = ConnectionPool()
+        self.cursor = log.head
+        self.pace = pace
+        self._now_ms = now_ms
+        self._on_stop = on_stop
+        self._bell = asyncio.Event()
+        self._loop = asyncio.get_running_loop()
+        self._next_beat = self._loop.time() + pace.heartbeat
+        self._alone_since: float | None = self._loop.time()
+        self._timer: asyncio.TimerHandle | None = None
+        self._stopped = False
+        self._task = asyncio.create_task(self._run(), name=f"follower:{log.conv_id}")
+
+    def wake(self) -> None:
+        """Says that the log may have grown. May be lost, doubled or late."""
+        self._bell.set()
+
+    def join(self, connection: Connection) -> None:
+        """Makes the connection one of the pool; it reads the log itself until it is level."""
+        self.pool.add(connection)
+        self._alone_since = None
+
+    def leave(self, connection: Connection) -> None:
+        self.pool.discard(connection)
+        if not len(self.pool):
+            self._alone_since = self._loop.time()
+            self._arm()
+
+    def level(self, connection: Connection) -> bool:
+        """Makes a connection live if it has read as far as this follower has offered.
+
+        The caller awaits nothing between its empty read and this call, so no frame can fall in
+        between: what comes later is offered, what came before was read.
+        """
+        assert connection.cursor is not None
+        if connection.cursor.epoch != self.cursor.epoch or connection.cursor.seq < self.cursor.seq:
+            return False
+        connection.live = True
+        return True
+
+    async def aclose(self) -> None:
+        """Ends the task. The pool's connections stay, and are told nothing more."""
+        self._stopped = True
+        if self._timer is not None:
+            self._timer.cancel()
+        self._task.cancel()
+        await asyncio.wait({self._task})
+
+    async def _run(self) -> None:
+        self._arm()
+        while not self._stopped:
+            self._bell.clear()
+            page = await self.log.read(self.cursor, limit=self.PAGE)
+            if isinstance(page, Gap):
+                self._start_again()
+            elif page:
+                self.cursor = Cursor(self.cursor.epoch, page[-1].seq, page[-1].stream_id)
+                self.pool.offer(page)
+            else:
+                await self._bell.wait()
+
+    def _start_again(self) -> None:
+        self.cursor = self.log.head
+        for connection in self.pool:
+            connection.live = False
+            connection.wake()
+
+    def _arm(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        pace = self.pace
+        tick = pace.tick_active if self.log.active_inference else pace.tick_idle
+        due = min(self._loop.time() + tick, self._next_beat)
+        if self._alone_since is not None:
+            due = min(due, self._alone_since + pace.idle_timeout)
+        self._timer = self._loop.call_at(due, self._tick)
+
+    def _tick(self) -> None:
+        now = self._loop.time()
+        if self._alone_since is not None and now >= self._alone_since + self.pace.idle_timeout:
+            self._stopped = True
+            self._on_stop(self)
+            self._bell.set()
+            return
+        if now >= self._next_beat:
+            self._next_beat = now + self.pace.heartbeat
+            for connection in self.pool:
+                connection.reply(self._ping())
+        for connection in self.pool:
+            connection.check_sending(now)
+        self._bell.set()
+        self._arm()
+
+    def _ping(self) -> str:
+        data = {"headSeq": self.log.head.seq, "serverTime": self._now_ms()}
+        return connection_frame("ws.ping", self.log.conv_id, data)

@@ -1,0 +1,283 @@
+"""The wire types of docs/protocol.md and their codec. Pure.
+
+A stream frame is one step of a conversation's history. Its body is encoded once; `envelope()`
+puts the position in front of it, so that the same text serves every socket and the log.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import ClassVar, Literal, TypeAlias
+
+import msgspec
+
+PROTOCOL_VERSION = 1
+
+MessageStatus: TypeAlias = Literal["completed", "stopped", "failed"]
+InferenceStatus: TypeAlias = Literal["completed", "cancelled", "failed", "max_iterations", "lost"]
+
+
+class _Data(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+    """Base of all payloads: camelCase keys, optional keys left out."""
+
+
+class UsageData(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    input_tokens: int
+    output_tokens: int
+    cached_tokens: int
+
+
+class Metadata(_Data, frozen=True, kw_only=True):
+    model: str
+    stop_reason: str | None = None
+    duration_ms: int | None = None
+    usage: UsageData | None = None
+
+
+class ChatMessageData(_Data, frozen=True, kw_only=True):
+    role: Literal["user"]
+    content: str
+    turn_id: str
+    idempotency_key: str
+
+
+class InferenceStartedData(_Data, frozen=True, kw_only=True):
+    turn_id: str
+    profile: str
+    model: str
+    idempotency_key: str
+
+
+class InferenceFinishedData(_Data, frozen=True, kw_only=True):
+    status: InferenceStatus
+    duration_ms: int
+    error: str | None = None
+    usage: UsageData | None = None
+
+
+class StartData(_Data, frozen=True, kw_only=True):
+    role: Literal["assistant", "thinking"]
+    model: str
+
+
+class DeltaData(_Data, frozen=True, kw_only=True):
+    delta: str
+    offset: int
+
+
+class FinalData(_Data, frozen=True, kw_only=True):
+    text: str
+    status: MessageStatus
+
+
+class SummaryData(_Data, frozen=True, kw_only=True):
+    text: str
+
+
+class LogData(_Data, frozen=True, kw_only=True):
+    level: str
+    message: str
+    fields: dict[str, object]
+
+
+class SessionUpdatedData(_Data, frozen=True, kw_only=True):
+    profile: str
+    fingerprint: str
+    step_mode: bool
+
+
+class _Frame(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="type"):
+    id: str
+    inference_id: str | None = None
+    turn_id: str | None = None
+
+
+class ChatMessage(_Frame, frozen=True, kw_only=True, tag="chat.message"):
+    data: ChatMessageData
+
+
+class InferenceStarted(_Frame, frozen=True, kw_only=True, tag="inference.started"):
+    data: InferenceStartedData
+
+
+class InferenceFinished(_Frame, frozen=True, kw_only=True, tag="inference.finished"):
+    data: InferenceFinishedData
+    metadata: Metadata
+
+
+class LlmStart(_Frame, frozen=True, kw_only=True, tag="llm.start"):
+    data: StartData
+
+
+class LlmDelta(_Frame, frozen=True, kw_only=True, tag="llm.delta"):
+    data: DeltaData
+
+
+class LlmFinal(_Frame, frozen=True, kw_only=True, tag="llm.final"):
+    data: FinalData
+    metadata: Metadata
+
+
+class ThinkingStart(_Frame, frozen=True, kw_only=True, tag="llm.thinking.start"):
+    data: StartData
+
+
+class ThinkingDelta(_Frame, frozen=True, kw_only=True, tag="llm.thinking.delta"):
+    data: DeltaData
+
+
+class ThinkingFinal(_Frame, frozen=True, kw_only=True, tag="llm.thinking.final"):
+    data: FinalData
+    metadata: Metadata
+
+
+class ThinkingSummary(_Frame, frozen=True, kw_only=True, tag="llm.thinking.summary"):
+    data: SummaryData
+
+
+class Log(_Frame, frozen=True, kw_only=True, tag="log"):
+    data: LogData
+
+
+class SessionUpdated(_Frame, frozen=True, kw_only=True, tag="session.updated"):
+    data: SessionUpdatedData
+
+
+StreamFrame: TypeAlias = (
+    ChatMessage
+    | InferenceStarted
+    | InferenceFinished
+    | LlmStart
+    | LlmDelta
+    | LlmFinal
+    | ThinkingStart
+    | ThinkingDelta
+    | ThinkingFinal
+    | ThinkingSummary
+    | Log
+    | SessionUpdated
+)
+
+_encoder = msgspec.json.Encoder()
+_stream_decoder: msgspec.json.Decoder[StreamFrame] = msgspec.json.Decoder(StreamFrame)
+
+
+def encode_body(frame: StreamFrame) -> str:
+    """The frame without its position, as JSON text. Raises UnicodeEncodeError on surrogates."""
+    return _encoder.encode(frame).decode()
+
+
+def decode_body(body: str | bytes) -> StreamFrame:
+    """The inverse of `encode_body`. Raises msgspec.ValidationError on anything else."""
+    return _stream_decoder.decode(body)
+
+
+def envelope(body: str, seq: int, stream_id: str | None = None) -> str:
+    """The message a client gets: an encoded body with its position spliced in."""
+    place = f'"seq":{seq},' if stream_id is None else f'"seq":{seq},"stream_id":"{stream_id}",'
+    return f'{{"sem":true,"event":{{{place}{body[1:]}}}'
+
+
+def utf8_size(text: str) -> int:
+    """Bytes of `text` on the wire."""
+    return len(text) if text.isascii() else len(text.encode())
+
+
+def connection_frame(kind: str, entity_id: str, data: object) -> str:
+    """A `ws.*` or `timeline.snapshot` message: for one socket, in no log, without a position."""
+    event = {"type": kind, "id": entity_id, "data": data}
+    return _encoder.encode({"sem": True, "event": event}).decode()
+
+
+class BadCursor(ValueError):
+    """The text is no cursor at all; one that merely cannot be proved is no error."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cursor:
+    """What a client has seen: the last frame of one life of the log."""
+
+    epoch: int
+    seq: int
+    stream_id: str | None = None
+
+    _grammar: ClassVar[re.Pattern[str]] = re.compile(
+        r"(\d{1,16})\.(\d{1,16})(?:\.(\d{1,20}-\d{1,20}))?", re.ASCII
+    )
+
+    @classmethod
+    def parse(cls, text: str) -> Cursor:
+        """Reads `<epoch>.<seq>[.<stream_id>]`; raises BadCursor with what was expected."""
+        match = cls._grammar.fullmatch(text)
+        if match is None:
+            raise BadCursor(
+                f"cursor {text[:80]!r} is not of the form <epoch>.<seq>; send the cursor that "
+                "ws.hello and your last frame gave you, or none for a snapshot"
+            )
+        return cls(int(match[1]), int(match[2]), match[3])
+
+    def __str__(self) -> str:
+        place = f"{self.epoch}.{self.seq}"
+        return place if self.stream_id is None else f"{place}.{self.stream_id}"
+
+
+class BadFrame(ValueError):
+    """A client's message that is not what the protocol allows; the sentence is for the client."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ping:
+    """Any of the three ping forms. `nonce` comes back in the pong."""
+
+    nonce: str | int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Pong:
+    """The client has received everything up to `seq`."""
+
+    seq: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Ignored:
+    """Well-formed, and nothing to us."""
+
+
+ClientFrame: TypeAlias = Ping | Pong | Ignored
+
+
+def decode_client(text: str) -> ClientFrame:
+    """What a client said. Raises BadFrame when it is neither a ping nor a JSON object."""
+    if text.strip().lower() == "ping":
+        return Ping()
+    try:
+        message = msgspec.json.decode(text)
+    except (msgspec.DecodeError, RecursionError, ValueError):
+        raise BadFrame("the message is not JSON; send a JSON object or the word ping") from None
+    if not isinstance(message, dict):
+        raise BadFrame(f"got {_json_kind(message)}; expected a JSON object or the word ping")
+    event = message.get("event") if message.get("sem") is True else message
+    if not isinstance(event, dict):
+        raise BadFrame('got "sem" without an "event" object; expected {"sem":true,"event":{…}}')
+    kind = event.get("type")
+    if not isinstance(kind, str):
+        return Ignored()
+    match kind.strip().lower():
+        case "ws.ping" | "ping":
+            nonce = event.get("nonce")
+            return Ping(nonce if isinstance(nonce, str | int) and _short(nonce) else None)
+        case "ws.pong":
+            seq = event.get("seq")
+            return Pong(seq if isinstance(seq, int) and 0 <= seq < 2**53 else None)
+    return Ignored()
+
+
+def _short(nonce: str | int) -> bool:
+    return abs(nonce) < 2**53 if isinstance(nonce, int) else len(nonce) <= 128
+
+
+def _json_kind(value: object) -> str:
+    names = {list: "an array", str: "a string", bool: "a boolean", type(None): "null"}
+    return names.get(type(value), "a number")

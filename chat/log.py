@@ -1,0 +1,172 @@
+"""The live log of one conversation: numbered frames in a bounded window, and their fold.
+
+A frame is in the log before anybody sees it. Readers hold a cursor and ask for what comes after;
+the log proves the cursor or says why it cannot.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Literal, NamedTuple, Protocol, TypeAlias
+
+from .frames import Cursor, StreamFrame
+from .timeline import Snapshot, Timeline
+
+GapReason: TypeAlias = Literal["epoch", "window", "ahead", "diverged"]
+NowMs: TypeAlias = Callable[[], int]
+
+
+def wall_ms() -> int:
+    """Unix time in milliseconds."""
+    return time.time_ns() // 1_000_000
+
+
+class Entry(NamedTuple):
+    """A numbered frame as it goes out. `size` is the length of `text` in UTF-8 bytes."""
+
+    seq: int
+    at_ms: int
+    text: str
+    size: int
+    stream_id: str | None = None
+
+
+class Numbered(NamedTuple):
+    """A frame the coordinator has numbered and encoded, on its way into the log."""
+
+    frame: StreamFrame
+    entry: Entry
+
+
+class Gap(NamedTuple):
+    """The frames after a cursor cannot be given: start again from a snapshot."""
+
+    reason: GapReason
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Window:
+    """How much of a log is kept: whichever bound is met first trims the oldest frames."""
+
+    frames: int = 10_000
+    bytes: int = 4 * 1024 * 1024
+    seconds: float = 3600
+
+
+class FrameLog(Protocol):
+    """Append-only. `seq` is dense from 1; one writer at a time; any number of readers."""
+
+    @property
+    def conv_id(self) -> str: ...
+
+    @property
+    def epoch(self) -> int: ...
+
+    @property
+    def head(self) -> Cursor:
+        """The last frame's place."""
+
+    @property
+    def active_inference(self) -> str | None:
+        """The inference that has started and not finished, as the log tells it."""
+
+    async def append(self, batch: Sequence[Numbered]) -> None:
+        """Adds the batch whole. Its first `seq` must be the head's + 1."""
+
+    async def read(self, after: Cursor, *, limit: int) -> Sequence[Entry] | Gap:
+        """At most `limit` frames after the cursor, contiguous; empty at the head."""
+
+    async def snapshot(self, *, since_version: int = 0) -> Snapshot:
+        """The fold at the head, reduced to what changed after `since_version`."""
+
+
+class MemoryFrameLog:
+    """A FrameLog of one process. No verb suspends, so each is atomic under one event loop."""
+
+    def __init__(
+        self, conv_id: str, *, epoch: int, window: Window | None = None, now_ms: NowMs = wall_ms
+    ) -> None:
+        self.conv_id = conv_id
+        self.epoch = epoch
+        self._window = window or Window()
+        self._now_ms = now_ms
+        self._entries: deque[Entry] = deque()
+        self._bytes = 0
+        self._seq = 0
+        self._timeline = Timeline()
+
+    @property
+    def head(self) -> Cursor:
+        return Cursor(self.epoch, self._seq)
+
+    @property
+    def active_inference(self) -> str | None:
+        return self._timeline.active_inference
+
+    @property
+    def kept(self) -> tuple[int, int]:
+        """Frames and bytes in the window."""
+        return len(self._entries), self._bytes
+
+    async def append(self, batch: Sequence[Numbered]) -> None:
+        for frame, entry in batch:
+            assert entry.seq == self._seq + 1, f"frame {entry.seq} appended after {self._seq}"
+            self._timeline.fold(frame, seq=entry.seq, at_ms=entry.at_ms)
+            self._seq = entry.seq
+            self._entries.append(entry)
+            self._bytes += entry.size
+        self._trim()
+
+    async def read(self, after: Cursor, *, limit: int) -> Sequence[Entry] | Gap:
+        if after.stream_id is not None:
+            return Gap("diverged")
+        if after.epoch != self.epoch:
+            return Gap("epoch")
+        if after.seq > self._seq:
+            return Gap("ahead")
+        self._trim()
+        behind = self._seq - after.seq
+        if behind > len(self._entries):
+            return Gap("window")
+        if behind == 0:
+            return ()
+        start = len(self._entries) - behind
+        if behind == 1:
+            return (self._entries[-1],)
+        return tuple(islice(self._entries, start, start + limit))
+
+    async def snapshot(self, *, since_version: int = 0) -> Snapshot:
+        return Snapshot(
+            conv_id=self.conv_id,
+            epoch=self.epoch,
+            version=self._seq,
+            cursor=str(self.head),
+            server_time_ms=self._now_ms(),
+            running=self.active_inference is not None,
+            queue_depth=0,
+            entities=self._timeline.entities(since_version),
+        )
+
+    def _trim(self) -> None:
+        entries, window = self._entries, self._window
+        oldest = self._now_ms() - window.seconds * 1000
+        while entries and (
+            len(entries) > window.frames or self._bytes > window.bytes or entries[0].at_ms < oldest
+        ):
+            self._bytes -= entries.popleft().size
+
+
+class Epochs:
+    """Names the lives of logs: rising, also for an id whose earlier log was forgotten."""
+
+    def __init__(self, *, now_ms: NowMs = wall_ms) -> None:
+        self._now_ms = now_ms
+        self._last = 0
+
+    def next(self) -> int:
+        self._last = max(self._now_ms(), self._last + 1)
+        return self._last

@@ -1,0 +1,121 @@
+"""The pages people see. They read and their forms post without a script."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Mapping
+from functools import wraps
+from typing import Any, TypeAlias
+from uuid import uuid4
+
+from django.contrib import messages
+from django.contrib.auth.views import redirect_to_login
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.middleware.csrf import get_token
+from django.template.loader import render_to_string
+from django.urls import reverse
+from django.views.decorators.cache import cache_control
+from django.views.decorators.http import require_http_methods
+
+from sessions_app.inference.errors import NoActiveInference, WebchatError
+
+from .apps import hub
+from .cards import BLANK_CARDS, arrange
+from .identity import ensure_owner, visible
+from .submission import cookie_profile, submit_prompt
+
+DRAFT_TAG = "draft"
+
+Page: TypeAlias = Callable[..., Coroutine[Any, Any, HttpResponse]]
+
+
+def page(view: Page) -> Page:
+    """A page of ours: never stored, for those who may enter, with session and CSRF cookies set."""
+
+    @require_http_methods(["GET", "HEAD", "POST"])
+    @cache_control(no_store=True)
+    @wraps(view)
+    async def entered(request: HttpRequest, **kwargs: str) -> HttpResponse:
+        user = await request.auser()
+        if hub().settings.login_required and not user.is_authenticated:
+            return redirect_to_login(request.get_full_path())
+        get_token(request)
+        await ensure_owner(request)
+        return await view(request, **kwargs)
+
+    return entered
+
+
+@page
+async def home(request: HttpRequest) -> HttpResponse:
+    """The visitor's conversations, and a composer that starts a new one."""
+    if request.method == "POST":
+        return HttpResponseRedirect(await _submit(request, None) or reverse("home"))
+    context = {"profile": cookie_profile(request.COOKIES)}
+    return await _render(request, "chat/home.html", context)
+
+
+@page
+async def conversation(request: HttpRequest, conv_id: str) -> HttpResponse:
+    """One conversation as it stands; scripts follow it from the cursor in the page."""
+    info = await visible(request, conv_id)
+    if request.method == "POST":
+        if "stop" in request.POST:
+            await _stop(request, conv_id)
+        else:
+            await _submit(request, conv_id)
+        return HttpResponseRedirect(request.path)
+    snapshot = await hub().streams.snapshot(conv_id)
+    context = {
+        "info": info,
+        "profile": info.profile,
+        "snapshot": snapshot,
+        "cards": arrange(snapshot.entities),
+        "blank_cards": BLANK_CARDS,
+    }
+    return await _render(request, "chat/conversation.html", context)
+
+
+async def _submit(request: HttpRequest, conv_id: str | None) -> str | None:
+    """The conversation's page; None when the prompt was refused, with the reason left as a message."""
+    prompt = request.POST.get("prompt", "")
+    try:
+        started = await submit_prompt(
+            request,
+            conv_id=conv_id,
+            prompt=prompt,
+            profile=request.POST.get("profile") or None,
+            idempotency_key=request.POST.get("idempotency_key") or None,
+        )
+    except WebchatError as error:
+        # The draft first: when both do not fit the cookie, the older message is the one dropped.
+        if prompt:
+            messages.info(request, prompt, extra_tags=DRAFT_TAG)
+        messages.error(request, str(error))
+        return None
+    return reverse("conversation", kwargs={"conv_id": started.conv_id})
+
+
+async def _stop(request: HttpRequest, conv_id: str) -> None:
+    try:
+        await hub().sessions.cancel(conv_id)
+    except NoActiveInference:
+        pass  # it ended by itself: what the person wanted
+    except WebchatError as error:
+        messages.error(request, str(error))
+
+
+async def _render(request: HttpRequest, template: str, context: Mapping[str, Any]) -> HttpResponse:
+    notices = list(messages.get_messages(request))
+    sessions = hub().sessions
+    shared = {
+        "user": await request.auser(),
+        "conversations": await sessions.owned_by(await ensure_owner(request)),
+        "profiles": sessions.profiles(),
+        "idempotency_key": uuid4(),
+        "draft": next((str(n) for n in notices if n.extra_tags == DRAFT_TAG), ""),
+        "errors": [str(n) for n in notices if n.extra_tags != DRAFT_TAG],
+    }
+    # In a thread: Markdown of a long conversation takes longer than a socket should wait.
+    html = await asyncio.to_thread(render_to_string, template, {**shared, **context}, request)
+    return HttpResponse(html)

@@ -1,0 +1,194 @@
+"""The sockets of one conversation in this process, each with a bounded outbox.
+
+A Connection is *live* while its outbox is fed by the follower, and *behind* when it must read the
+log itself: at the start, and whenever its outbox was full. Being behind costs nobody else anything.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from .frames import Cursor
+from .log import Entry
+
+CLOSE_SLOW = 4008
+CLOSE_RATE = 4013
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Flow:
+    """How much a socket may hold before it is asked to catch up or to go. Bytes and seconds."""
+
+    outbox_frames: int = 512
+    outbox_bytes: int = 512 * 1024
+    replies: int = 32
+    unanswered_bytes: int = 1024 * 1024
+    unanswered_bytes_silent: int = 16 * 1024 * 1024
+    unanswered_seconds: float = 30
+    send_seconds: float = 10
+    ack_step_bytes: int = 16 * 1024
+
+
+class Connection:
+    """One socket's place in the log. `position` is the last `seq` it holds or was sent.
+
+    The rule it keeps: whatever it hands out follows what it handed out before by exactly 1, or it
+    is behind and reads the log again.
+    """
+
+    def __init__(self, *, flow: Flow | None = None) -> None:
+        self.flow = flow or Flow()
+        self.cursor: Cursor | None = None
+        self.live = False
+        self.closing: int | None = None
+        self.sending_since: float | None = None
+        self.deadline: asyncio.Timeout | None = None
+        self._outbox: deque[Entry] = deque()
+        self._outbox_bytes = 0
+        self._replies: deque[str] = deque()
+        self._wake = asyncio.Event()
+        self._sent_bytes = 0
+        self._acked_bytes = 0
+        self._sent_seq = 0
+        self._sent_at: deque[tuple[int, int]] = deque()
+        self._has_ponged = False
+
+    @property
+    def depth(self) -> int:
+        """Frames waiting in the outbox."""
+        return len(self._outbox)
+
+    def offer(self, entries: Sequence[Entry]) -> bool:
+        """Takes a contiguous batch, or refuses it and is behind from then on. Never waits."""
+        assert self.cursor is not None
+        position = self.cursor.seq
+        if entries[0].seq <= position:
+            entries = [entry for entry in entries if entry.seq > position]
+            if not entries:
+                return True
+        size = sum(entry.size for entry in entries)
+        if (
+            entries[0].seq != position + 1
+            or len(self._outbox) + len(entries) > self.flow.outbox_frames
+            or self._outbox_bytes + size > self.flow.outbox_bytes
+        ):
+            self.live = False
+            self._wake.set()
+            return False
+        self._outbox.extend(entries)
+        self._outbox_bytes += size
+        self._move_to(entries[-1])
+        self._wake.set()
+        return True
+
+    def take(self) -> Sequence[Entry]:
+        """All that waits in the outbox, in order."""
+        taken = tuple(self._outbox)
+        self._outbox.clear()
+        self._outbox_bytes = 0
+        return taken
+
+    def replay(self, entries: Sequence[Entry]) -> None:
+        """Moves past frames that were read from the log to be sent now."""
+        assert self.cursor is not None and not self._outbox
+        assert entries[0].seq == self.cursor.seq + 1, "the log gave frames out of place"
+        self._move_to(entries[-1])
+
+    def reply(self, text: str) -> None:
+        """Queues a message for this socket alone; too many unread ones close it with 4013."""
+        if len(self._replies) >= self.flow.replies:
+            self.close(CLOSE_RATE)
+        self._replies.append(text)
+        self._wake.set()
+
+    def take_replies(self) -> Iterator[str]:
+        while self._replies:
+            yield self._replies.popleft()
+
+    def close(self, code: int) -> None:
+        """Asks for the socket to be closed; the first code counts."""
+        if self.closing is None:
+            self.closing = code
+        self._wake.set()
+
+    def wake(self) -> None:
+        """Has the pump look again at what there is to do."""
+        self._wake.set()
+
+    def sent(self, size: int, seq: int) -> None:
+        """Counts bytes that go out with the frame (or snapshot) at `seq`."""
+        self._sent_bytes += size
+        self._sent_seq = seq
+        last = self._sent_at[-1][1] if self._sent_at else self._acked_bytes
+        if self._sent_bytes - last >= self.flow.ack_step_bytes:
+            self._sent_at.append((seq, self._sent_bytes))
+
+    def acknowledge(self, seq: int) -> None:
+        """The client has read everything up to `seq`."""
+        self._has_ponged = True
+        if seq >= self._sent_seq:
+            self._sent_at.clear()
+            self._acked_bytes = self._sent_bytes
+        while self._sent_at and self._sent_at[0][0] <= seq:
+            self._acked_bytes = self._sent_at.popleft()[1]
+        self._wake.set()
+
+    @property
+    def may_send(self) -> bool:
+        """False while more is unanswered than the client may leave unanswered."""
+        flow = self.flow
+        limit = flow.unanswered_bytes if self._has_ponged else flow.unanswered_bytes_silent
+        return self._sent_bytes - self._acked_bytes < limit
+
+    async def wait(self, timeout: float | None = None) -> bool:
+        """Returns True when there may be work, False when `timeout` seconds passed without."""
+        if timeout is None:
+            await self._wake.wait()
+        else:
+            try:
+                async with asyncio.timeout(timeout):
+                    await self._wake.wait()
+            except TimeoutError:
+                return False
+        self._wake.clear()
+        return True
+
+    def check_sending(self, now: float) -> None:
+        """Ends the pump when one message has been on its way for too long."""
+        stuck = self.sending_since is not None and (
+            now - self.sending_since > self.flow.send_seconds
+        )
+        if stuck and self.deadline is not None:
+            self.deadline.reschedule(now)
+
+    def _move_to(self, entry: Entry) -> None:
+        assert self.cursor is not None
+        self.cursor = Cursor(self.cursor.epoch, entry.seq, entry.stream_id)
+
+
+class ConnectionPool:
+    """The connections of one conversation in this process."""
+
+    def __init__(self) -> None:
+        self._connections: set[Connection] = set()
+
+    def __len__(self) -> int:
+        return len(self._connections)
+
+    def __iter__(self) -> Iterator[Connection]:
+        return iter(tuple(self._connections))
+
+    def add(self, connection: Connection) -> None:
+        self._connections.add(connection)
+
+    def discard(self, connection: Connection) -> None:
+        self._connections.discard(connection)
+
+    def offer(self, entries: Sequence[Entry]) -> None:
+        """Gives a batch to every live connection. Never waits; a full outbox falls behind."""
+        for connection in self._connections:
+            if connection.live:
+                connection.offer(entries)

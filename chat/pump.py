@@ -1,0 +1,162 @@
+"""What one socket is sent, from `ws.hello` to its last frame. Knows nothing of Channels."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TypeAlias
+
+import msgspec
+
+from .follower import StreamFollower
+from .frames import PROTOCOL_VERSION, Cursor, connection_frame, utf8_size
+from .log import Entry, Gap, NowMs, wall_ms
+from .pool import CLOSE_SLOW, Connection
+from .timeline import SnapshotReason
+
+Send: TypeAlias = Callable[[str], Awaitable[None]]
+
+
+class Hello(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """The first frame of a connection. `head_seq` and `cursor` are the log's, information only."""
+
+    conv_id: str
+    session_id: str
+    runtime_key: str
+    server_time: int
+    protocol: int
+    epoch: int
+    head_seq: int
+    cursor: str
+    resumed: bool
+    missed: int
+    running: bool
+    inference_id: str | None
+    queue_depth: int
+    heartbeat_ms: int
+
+
+async def pump(
+    connection: Connection,
+    follower: StreamFollower,
+    send: Send,
+    *,
+    cursor: Cursor | None,
+    profile: str,
+    now_ms: NowMs = wall_ms,
+) -> int:
+    """Sends until the connection is to be closed, and returns the close code.
+
+    The one sender of its socket, so frames cannot overtake each other. Cancelling it is safe: the
+    client then has a prefix and resumes by its cursor.
+    """
+    socket = _Socket(connection, follower, send, now_ms)
+    try:
+        async with asyncio.timeout(None) as deadline:
+            connection.deadline = deadline
+            await socket.greet(cursor, profile)
+            while connection.closing is None:
+                await socket.send_replies()
+                if connection.depth:
+                    await socket.send_entries(connection.take())
+                elif connection.live:
+                    await connection.wait()
+                else:
+                    await socket.catch_up()
+            await socket.send_replies()
+    except TimeoutError:
+        connection.close(CLOSE_SLOW)
+    assert connection.closing is not None
+    return connection.closing
+
+
+class _Socket:
+    def __init__(
+        self, connection: Connection, follower: StreamFollower, send: Send, now_ms: NowMs
+    ) -> None:
+        self._connection = connection
+        self._follower = follower
+        self._log = follower.log
+        self._send = send
+        self._now_ms = now_ms
+        self._clock = asyncio.get_running_loop()
+
+    async def greet(self, cursor: Cursor | None, profile: str) -> None:
+        """Hello, and a snapshot unless the cursor was proved."""
+        log = self._log
+        page = None if cursor is None else await log.read(cursor, limit=1)
+        resumed = page is not None and not isinstance(page, Gap)
+        head = log.head
+        hello = Hello(
+            conv_id=log.conv_id,
+            session_id=log.conv_id,
+            runtime_key=profile,
+            server_time=self._now_ms(),
+            protocol=PROTOCOL_VERSION,
+            epoch=log.epoch,
+            head_seq=head.seq,
+            cursor=str(head),
+            resumed=resumed,
+            missed=head.seq - cursor.seq if resumed and cursor is not None else 0,
+            running=log.active_inference is not None,
+            inference_id=log.active_inference,
+            queue_depth=0,
+            heartbeat_ms=int(self._follower.pace.heartbeat * 1000),
+        )
+        await self.send(connection_frame("ws.hello", log.conv_id, hello))
+        if resumed:
+            self._connection.cursor = cursor
+        else:
+            await self.snapshot(page.reason if isinstance(page, Gap) else "first")
+
+    async def catch_up(self) -> None:
+        """Sends the next page of the log, or goes live at its end."""
+        connection = self._connection
+        assert connection.cursor is not None
+        page = await self._log.read(connection.cursor, limit=self._follower.PAGE)
+        if isinstance(page, Gap):
+            await self.snapshot("slow" if page.reason == "window" else page.reason)
+        elif page:
+            connection.replay(page)
+            await self.send_entries(page)
+        elif not self._follower.level(connection):
+            # The follower has been shown more of the log than this read was: read again.
+            self._follower.wake()
+            await asyncio.sleep(0)
+
+    async def snapshot(self, reason: SnapshotReason) -> None:
+        """One frame that stands for all frames up to its version."""
+        snapshot = msgspec.structs.replace(await self._log.snapshot(), reason=reason)
+        text = connection_frame("timeline.snapshot", self._log.conv_id, snapshot)
+        self._connection.cursor = Cursor.parse(snapshot.cursor)
+        self._connection.sent(utf8_size(text), snapshot.version)
+        await self.send(text)
+
+    async def send_entries(self, entries: Sequence[Entry]) -> None:
+        """Sends frames one by one, as far as the client keeps up and is not asked to go."""
+        connection = self._connection
+        for entry in entries:
+            if not connection.may_send:
+                await self.wait_for_pong()
+            if connection.closing is not None:
+                return
+            connection.sent(entry.size, entry.seq)
+            await self.send(entry.text)
+
+    async def send_replies(self) -> None:
+        for reply in self._connection.take_replies():
+            await self.send(reply)
+
+    async def send(self, text: str) -> None:
+        self._connection.sending_since = self._clock.time()
+        await self._send(text)
+        self._connection.sending_since = None
+
+    async def wait_for_pong(self) -> None:
+        """Returns when enough was answered, or after closing a client that leaves it unanswered."""
+        connection = self._connection
+        deadline = self._clock.time() + connection.flow.unanswered_seconds
+        while not connection.may_send and connection.closing is None:
+            await self.send_replies()
+            if not await connection.wait(deadline - self._clock.time()):
+                connection.close(CLOSE_SLOW)

@@ -1,0 +1,43 @@
+/** JSON over HTTP. An answer that is not ok becomes an ApiError with the server's own sentence. */
+
+export class ApiError extends Error {
+  constructor(message, { status, code }) {
+    super(message);
+    this.status = status;
+    this.code = code;
+  }
+}
+
+export function get(path) {
+  return request(path, { method: "GET" });
+}
+
+export function post(path, body, headers = {}) {
+  return request(path, {
+    method: "POST",
+    body: JSON.stringify(body),
+    headers: { "Content-Type": "application/json", "X-CSRFToken": csrfToken(), ...headers },
+  });
+}
+
+async function request(path, options) {
+  let response;
+  try {
+    response = await fetch(path, { cache: "no-store", ...options });
+  } catch {
+    throw new ApiError("The server cannot be reached. Check your connection and try again.", {
+      status: 0,
+      code: "unreachable",
+    });
+  }
+  const answer = await response.json().catch(() => ({}));
+  if (response.ok) return answer;
+  throw new ApiError(
+    answer.error ?? `The server refused this (${response.status}). Reload the page and try again.`,
+    { status: response.status, code: answer.code ?? "refused" },
+  );
+}
+
+function csrfToken() {
+  return document.cookie.match(/(?:^|;\s*)csrftoken=([^;]*)/)?.[1] ?? "";
+}

@@ -1,0 +1,50 @@
+import { Markdown } from "../markdown.js";
+import { slot } from "../slot.js";
+
+/** Text of the model that arrives in pieces: what an answer and a thought have in common. */
+export class MessageCard {
+  #markdown;
+  #length = 0;
+
+  constructor(element) {
+    this.element = element;
+    this.#markdown = new Markdown(slot(element, "text"));
+  }
+
+  adopt() {
+    this.#markdown.adopt();
+    this.#length = codePoints(this.#markdown.source);
+  }
+
+  show({ content, status, streaming }) {
+    this.element.dataset.status = status ?? "";
+    this.#markdown.replace(content);
+    this.#length = codePoints(content);
+    if (!streaming) this.#markdown.finish(content);
+  }
+
+  start() {
+    this.element.dataset.status = "streaming";
+  }
+
+  /** Throws RangeError when the text before this piece is not the text the server has sent. */
+  delta({ delta, offset }) {
+    if (offset !== this.#length) {
+      throw new RangeError(`a delta at ${offset} came to a message of ${this.#length} characters`);
+    }
+    this.#markdown.append(delta);
+    this.#length += codePoints(delta);
+  }
+
+  final({ text, status }) {
+    this.element.dataset.status = status;
+    this.#markdown.finish(text);
+    this.#length = codePoints(text);
+  }
+}
+
+function codePoints(text) {
+  let count = 0;
+  for (const _ of text) count += 1;
+  return count;
+}

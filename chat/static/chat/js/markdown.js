@@ -1,0 +1,178 @@
+import { Lexer, Marked } from "../vendor/marked-18.2.1/marked.esm.js";
+import { addCopyButton } from "./copy.js";
+import { highlight } from "./highlight.js";
+import { SAFE_LINK, prose } from "./html.js";
+
+/** The page's title is h1 and a message is h2, so an answer's first level is h3. */
+const HEADING_SHIFT = 2;
+const HOST = /^https?:\/\/(?:[^/?#@]*@)?([^/?#@:]+)/i;
+const LANGUAGE = /^[\w+#.-]{1,40}/;
+const nothing = () => undefined;
+
+/** Raw HTML and bare addresses are text; the server's parser is set up alike (chat/markdown.py). */
+const marked = new Marked({
+  tokenizer: {
+    html: nothing,
+    tag: nothing,
+    url: nothing,
+    del: (source) => (source.startsWith("~~") ? false : undefined),
+  },
+  renderer: {
+    heading({ tokens, depth }) {
+      const level = Math.min(6, depth + HEADING_SHIFT);
+      return `<h${level}>${this.parser.parseInline(tokens)}</h${level}>\n`;
+    },
+    code({ text }) {
+      return `<div><pre><code>${escape(text && `${text}\n`)}</code></pre></div>\n`;
+    },
+    link({ href, tokens }) {
+      const words = this.parser.parseInline(tokens);
+      return SAFE_LINK.test(href) ? `<a href="${escape(href)}">${words}</a>` : words;
+    },
+    image({ href, text, tokens }) {
+      const alt = tokens ? this.parser.parseInline(tokens, this.parser.textRenderer) : text;
+      const host = href.match(HOST)?.[1].toLowerCase();
+      return escape(`Image${alt && `: ${alt}`}${host ? ` (${host})` : ""}`);
+    },
+    checkbox({ checked }) {
+      return checked ? "[x] " : "[ ] ";
+    },
+  },
+});
+
+/**
+ * Markdown that grows. Only the unfinished end is parsed and drawn again, once per animation frame;
+ * finished blocks stay in the document as they are.
+ */
+export class Markdown {
+  #target;
+  #source = "";
+  #tail = "";
+  #tailNodes = [];
+  #links = {};
+  #frame = null;
+
+  constructor(target) {
+    this.#target = target;
+  }
+
+  /** Takes over what the server rendered: the source of unfinished text, or finished elements. */
+  adopt() {
+    if (!("source" in this.#target.dataset)) return dress(this.#target);
+    this.replace(this.#target.textContent);
+  }
+
+  get source() {
+    return this.#source;
+  }
+
+  append(text) {
+    this.#source += text;
+    this.#tail += text;
+    this.#frame ??= requestAnimationFrame(() => this.#draw());
+  }
+
+  /** Starts again with this text, which may go on growing. */
+  replace(text) {
+    this.#source = this.#tail = text;
+    this.#links = {};
+    this.#tailNodes = [];
+    this.#target.removeAttribute("data-source");
+    this.#target.replaceChildren();
+    this.#draw();
+  }
+
+  /** The whole text is known: what waits is drawn now. */
+  finish(text) {
+    const linksDefinedLate = Object.keys(this.#links).length > 0;
+    if (text !== this.#source || linksDefinedLate) this.replace(text);
+    this.#draw();
+    this.#tailNodes.forEach(dress);
+    this.#tailNodes = [];
+    this.#tail = "";
+  }
+
+  #draw() {
+    cancelAnimationFrame(this.#frame);
+    this.#frame = null;
+    const cut = this.#tail.endsWith("\r") ? "\r" : "";
+    const text = this.#tail.replace(/\r$/, "").replace(/\r\n?/g, "\n");
+    const tokens = this.#lex(text);
+    const finished = finishedTokens(tokens, text);
+    const done = render(tokens.slice(0, finished));
+    dress(done);
+    const rest = render(tokens.slice(finished));
+    const restNodes = [...rest.childNodes];
+    for (const node of this.#tailNodes) node.remove();
+    this.#target.append(done, rest);
+    this.#tailNodes = restNodes;
+    this.#tail = text.slice(rawLength(tokens.slice(0, finished))) + cut;
+  }
+
+  #lex(text) {
+    const lexer = new Lexer(marked.defaults);
+    Object.assign(lexer.tokens.links, this.#links);
+    try {
+      const tokens = lexer.lex(text);
+      this.#links = { ...lexer.tokens.links };
+      return tokens;
+    } catch {
+      // Nested beyond what the parser can follow: shown as it is.
+      return [{ type: "code", raw: text, text }];
+    }
+  }
+}
+
+/**
+ * How many tokens no later text can change. A block is only settled by a complete line of the next one:
+ * `1. a`, blank line, `2` is a list and a paragraph until `. b` makes it one list.
+ */
+function finishedTokens(tokens, text) {
+  const last = tokens.findLastIndex((token) => token.type !== "space");
+  if (last < 1) return 0;
+  const before = tokens.slice(0, last).map((token) => token.raw).join("");
+  const settled = text.startsWith(before) && text.indexOf("\n", before.length) !== -1;
+  return settled ? last : 0;
+}
+
+function rawLength(tokens) {
+  return tokens.reduce((length, token) => length + token.raw.length, 0);
+}
+
+function render(tokens) {
+  const fragment = prose(marked.parser(tokens));
+  const languages = [];
+  marked.walkTokens(tokens, (token) => {
+    if (token.type === "code") languages.push(token.lang?.match(LANGUAGE)?.[0]);
+  });
+  fragment.querySelectorAll("pre > code").forEach((code, index) => {
+    code.closest("div").className = "code-block";
+    if (languages[index]) code.className = `language-${languages[index]}`;
+  });
+  for (const table of fragment.querySelectorAll("table")) {
+    const block = document.createElement("div");
+    block.className = "table-block";
+    table.replaceWith(block);
+    block.append(table);
+  }
+  return fragment;
+}
+
+/** What finished blocks get on top: colours and copy buttons. */
+function dress(node) {
+  if (!(node instanceof Element || node instanceof DocumentFragment)) return;
+  const blocks = [...node.querySelectorAll(".code-block")];
+  if (node instanceof Element && node.matches(".code-block")) blocks.push(node);
+  for (const block of blocks) {
+    addCopyButton(block);
+    highlight(block.querySelector("code"));
+  }
+}
+
+function escape(text) {
+  return text
+    .replaceAll("&", "&amp;")
+    .replaceAll("<", "&lt;")
+    .replaceAll(">", "&gt;")
+    .replaceAll('"', "&quot;");
+}

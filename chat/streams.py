@@ -1,0 +1,93 @@
+"""The streams of this process: for each conversation its log, its writer and its reader."""
+
+from __future__ import annotations
+
+from .coordinator import StreamCoordinator
+from .follower import Pace, StreamFollower
+from .log import Epochs, FrameLog, MemoryFrameLog, NowMs, Window, wall_ms
+from .pool import Connection
+from .timeline import Snapshot
+
+
+class _Stream:
+    def __init__(self, log: FrameLog, *, now_ms: NowMs) -> None:
+        self.log = log
+        self.coordinator = StreamCoordinator(log, wake=self.wake, now_ms=now_ms)
+        self.follower: StreamFollower | None = None
+
+    def wake(self) -> None:
+        if self.follower is not None:
+            self.follower.wake()
+
+
+class Streams:
+    """Owns every coordinator and follower of the process. Belongs to one event loop."""
+
+    def __init__(
+        self, *, window: Window | None = None, pace: Pace | None = None, now_ms: NowMs = wall_ms
+    ) -> None:
+        self._window = window or Window()
+        self._pace = pace or Pace()
+        self._now_ms = now_ms
+        self._epochs = Epochs(now_ms=now_ms)
+        self._streams: dict[str, _Stream] = {}
+
+    def sink(self, conv_id: str) -> StreamCoordinator:
+        """The conversation's one writer."""
+        return self._stream(conv_id).coordinator
+
+    def log(self, conv_id: str) -> FrameLog:
+        return self._stream(conv_id).log
+
+    def follower(self, conv_id: str) -> StreamFollower:
+        """The conversation's reader in this process, started when it is not running."""
+        stream = self._stream(conv_id)
+        if stream.follower is None:
+            stream.follower = StreamFollower(
+                stream.log, pace=self._pace, on_stop=self._stopped, now_ms=self._now_ms
+            )
+        return stream.follower
+
+    async def snapshot(self, conv_id: str, *, since_version: int = 0) -> Snapshot:
+        """The fold of the conversation's frames at its head."""
+        return await self._stream(conv_id).log.snapshot(since_version=since_version)
+
+    def head_seq(self, conv_id: str) -> int:
+        stream = self._streams.get(conv_id)
+        return 0 if stream is None else stream.log.head.seq
+
+    def connections(self) -> tuple[Connection, ...]:
+        """Every socket of this process."""
+        return tuple(
+            connection
+            for stream in self._streams.values()
+            if stream.follower is not None
+            for connection in stream.follower.pool
+        )
+
+    @property
+    def following(self) -> tuple[str, ...]:
+        """The conversations that have a running follower."""
+        return tuple(id for id, stream in self._streams.items() if stream.follower is not None)
+
+    async def aclose(self) -> None:
+        """Logs what was published, then ends every task."""
+        for stream in tuple(self._streams.values()):
+            await stream.coordinator.aclose()
+            if stream.follower is not None:
+                await stream.follower.aclose()
+                stream.follower = None
+
+    def _stream(self, conv_id: str) -> _Stream:
+        stream = self._streams.get(conv_id)
+        if stream is None:
+            log = MemoryFrameLog(
+                conv_id, epoch=self._epochs.next(), window=self._window, now_ms=self._now_ms
+            )
+            stream = self._streams[conv_id] = _Stream(log, now_ms=self._now_ms)
+        return stream
+
+    def _stopped(self, follower: StreamFollower) -> None:
+        stream = self._streams[follower.log.conv_id]
+        if stream.follower is follower:
+            stream.follower = None

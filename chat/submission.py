@@ -1,0 +1,74 @@
+"""Taking a prompt: the rules that the JSON call and the page's form share."""
+
+from __future__ import annotations
+
+import re
+from uuid import uuid4
+
+from django.http import HttpRequest
+
+from sessions_app.inference.errors import ConversationNotFound
+from sessions_app.values import Started
+
+from .apps import hub
+from .errors import BadRequest, MissingPrompt, PromptTooLong
+from .identity import ensure_owner, identity_of
+from .translate import well_formed
+
+PROFILE_COOKIE = "chat_profile"
+_CONV_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}", re.ASCII)
+_KEY = re.compile(r"[\x21-\x7e]{1,200}", re.ASCII)
+
+
+def is_conv_id(text: str) -> bool:
+    return _CONV_ID.fullmatch(text) is not None
+
+
+def cookie_profile(cookies: dict[str, str]) -> str | None:
+    """The profile the cookie names, if that still exists."""
+    slug = cookies.get(PROFILE_COOKIE)
+    known = {profile.slug for profile in hub().sessions.profiles()}
+    return slug if slug in known else None
+
+
+async def submit_prompt(
+    request: HttpRequest,
+    *,
+    conv_id: str | None,
+    prompt: str,
+    profile: str | None,
+    idempotency_key: str | None,
+) -> Started:
+    """Starts an inference for the request's owner, in a conversation made when absent.
+
+    `profile` is what the request itself names; else the conversation's own counts, then the
+    cookie, then the default. Raises a WebchatError with `code`; then no inference was started.
+    """
+    prompt = well_formed(prompt)
+    _check_prompt(prompt)
+    if conv_id is not None and not is_conv_id(conv_id):
+        raise BadRequest(
+            f"conv_id {conv_id[:80]!r} is not an id; expected 1 to 128 of A-Z a-z 0-9 . _ : - "
+            "that begin with a letter or digit, or none for a new conversation"
+        )
+    if idempotency_key is not None and not _KEY.fullmatch(idempotency_key):
+        raise BadRequest("an idempotency key is 1 to 200 visible ASCII characters; a uuid is best")
+    owner = await ensure_owner(request)
+    conv_id = conv_id or str(uuid4())
+    info = await hub().sessions.open(
+        conv_id, owner=owner, profile=profile or cookie_profile(request.COOKIES)
+    )
+    if not (await identity_of(request)).may_see(info):
+        raise ConversationNotFound("there is no such conversation")
+    return await hub().sessions.submit(
+        conv_id, prompt=prompt, profile=profile, idempotency_key=idempotency_key or str(uuid4())
+    )
+
+
+def _check_prompt(prompt: str) -> None:
+    if not prompt.strip():
+        raise MissingPrompt('the prompt is empty; send {"prompt": "<what to ask>"}')
+    limit = hub().settings.prompt_max_bytes
+    size = len(prompt.encode())
+    if size > limit:
+        raise PromptTooLong(f"the prompt has {size} bytes; at most {limit} are taken. Shorten it")

@@ -1,0 +1,153 @@
+"""The fold of a conversation's frames: what a page shows. Pure.
+
+One fold serves the page, the HTTP timeline, the socket's snapshot and the admin. Its law:
+snapshot at n + frames after n = snapshot at the head, for every n.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeAlias, assert_never
+
+import msgspec
+
+from . import frames
+from .frames import StreamFrame
+
+EntityKind: TypeAlias = Literal["message", "inference", "log"]
+SnapshotReason: TypeAlias = Literal["first", "epoch", "window", "ahead", "diverged", "slow"]
+
+
+class Entity(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """One thing on the page. Its id is the frames' id, so a reload never doubles or moves it."""
+
+    id: str
+    kind: EntityKind
+    created_at_ms: int
+    updated_at_ms: int
+    created_seq: int
+    updated_seq: int
+    props: dict[str, Any]  # camelCase keys per kind, PROTOCOL §6; only the fold writes them
+
+
+class Snapshot(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """A conversation as it stands at `version`; entities in order of first appearance.
+
+    `reason` says why a socket got it; the HTTP answer has none.
+    """
+
+    conv_id: str
+    epoch: int
+    version: int
+    cursor: str
+    server_time_ms: int
+    running: bool
+    queue_depth: int
+    entities: list[Entity]
+    reason: SnapshotReason | msgspec.UnsetType = msgspec.UNSET
+
+
+@dataclass(slots=True)
+class _Card:
+    kind: EntityKind
+    created_at_ms: int
+    created_seq: int
+    updated_at_ms: int
+    updated_seq: int
+    props: dict[str, Any]
+    parts: list[str] = field(default_factory=list)
+
+
+class Timeline:
+    """Folds frames in `seq` order. Each frame costs O(its own size)."""
+
+    def __init__(self) -> None:
+        self.version = 0
+        self.active_inference: str | None = None
+        self._cards: dict[str, _Card] = {}
+
+    def fold(self, frame: StreamFrame, *, seq: int, at_ms: int) -> None:
+        """Takes the next frame; `seq` must be `version + 1`."""
+        assert seq == self.version + 1, f"frame {seq} folded onto version {self.version}"
+        self.version = seq
+        match frame:
+            case frames.ChatMessage(data=chat):
+                props = {"role": "user", "content": chat.content, "streaming": False}
+                self._put(frame.id, "message", seq, at_ms, props)
+            case frames.InferenceStarted(data=started):
+                self.active_inference = frame.id
+                props = {"status": "running", "profile": started.profile, "model": started.model}
+                self._put(frame.id, "inference", seq, at_ms, props)
+            case frames.InferenceFinished(data=finished):
+                self.active_inference = None
+                props = {"status": finished.status, "durationMs": finished.duration_ms}
+                if finished.error is not None:
+                    props["error"] = finished.error
+                if finished.usage is not None:
+                    props["usage"] = msgspec.to_builtins(finished.usage)
+                self._put(frame.id, "inference", seq, at_ms, props)
+            case frames.LlmStart(data=start) | frames.ThinkingStart(data=start):
+                props = {
+                    "role": start.role,
+                    "streaming": True,
+                    "status": "streaming",
+                    "metadata": {"model": start.model},
+                }
+                self._put(frame.id, "message", seq, at_ms, props)
+            case frames.LlmDelta(data=delta) | frames.ThinkingDelta(data=delta):
+                self._put(frame.id, "message", seq, at_ms, {}).parts.append(delta.delta)
+            case (
+                frames.LlmFinal(data=final, metadata=metadata)
+                | frames.ThinkingFinal(data=final, metadata=metadata)
+            ):
+                props = {
+                    "streaming": False,
+                    "status": final.status,
+                    "metadata": msgspec.to_builtins(metadata),
+                }
+                self._put(frame.id, "message", seq, at_ms, props).parts = [final.text]
+            case frames.ThinkingSummary(data=summary):
+                props = {"role": "thinking", "summary": summary.text}
+                self._put(frame.id, "message", seq, at_ms, props)
+            case frames.Log(data=log):
+                props = {"level": log.level, "message": log.message, "fields": log.fields}
+                self._put(frame.id, "log", seq, at_ms, props)
+            case frames.SessionUpdated():
+                pass
+            case _:
+                assert_never(frame)
+
+    def entities(self, since_version: int = 0) -> list[Entity]:
+        """Copies of the entities updated after `since_version`, in order of first appearance."""
+        return [
+            _entity(id, card)
+            for id, card in self._cards.items()
+            if card.updated_seq > since_version
+        ]
+
+    def _put(self, id: str, kind: EntityKind, seq: int, at_ms: int, props: dict[str, Any]) -> _Card:
+        card = self._cards.get(id)
+        if card is None:
+            card = self._cards[id] = _Card(kind, at_ms, seq, at_ms, seq, props)
+        else:
+            card.updated_at_ms, card.updated_seq = at_ms, seq
+            card.props.update(props)
+        return card
+
+
+def _entity(id: str, card: _Card) -> Entity:
+    props = dict(card.props)
+    if card.kind == "message":
+        if len(card.parts) > 1:
+            card.parts = ["".join(card.parts)]
+        props.setdefault("content", card.parts[0] if card.parts else "")
+        props.setdefault("streaming", False)
+    return Entity(
+        id=id,
+        kind=card.kind,
+        created_at_ms=card.created_at_ms,
+        updated_at_ms=card.updated_at_ms,
+        created_seq=card.created_seq,
+        updated_seq=card.updated_seq,
+        props=props,
+    )

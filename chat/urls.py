@@ -1,0 +1,19 @@
+"""The addresses of PROTOCOL §5, and the pages."""
+
+from django.urls import path
+
+from . import pages, views
+
+urlpatterns = [
+    path("", pages.home, name="home"),
+    path("c/<str:conv_id>/", pages.conversation, name="conversation"),
+    path("chat", views.chat, name="chat"),
+    path("chat/<str:profile>", views.chat, name="chat-profile"),
+    path("api/chat/cancel", views.cancel, name="cancel"),
+    path("api/chat/profiles", views.profiles, name="profiles"),
+    path("api/chat/profile", views.profile, name="profile"),
+    path("api/timeline", views.timeline, name="timeline"),
+    path("api/conversations", views.conversations, name="conversations"),
+    path("healthz", views.healthz, name="healthz"),
+    path("readyz", views.readyz, name="readyz"),
+]

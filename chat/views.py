@@ -1,0 +1,199 @@
+"""The JSON calls of PROTOCOL §5. Each reads, asks the hub, and answers."""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+import msgspec
+from asgiref.sync import sync_to_async
+from django.conf import settings
+from django.core.exceptions import RequestDataTooBig
+from django.db import connection
+from django.http import HttpRequest, HttpResponse
+from django.views.decorators.http import require_GET, require_http_methods, require_POST
+
+from sessions_app.inference.errors import ProfileNotFound, unknown
+
+from .apps import hub
+from .errors import BadRequest, OverridesNotAllowed, PromptTooLong, UnsupportedMediaType
+from .identity import identity_of, visible
+from .submission import PROFILE_COOKIE, cookie_profile, submit_prompt
+
+T = TypeVar("T")
+_encoder = msgspec.json.Encoder()
+
+
+class _PromptRequest(msgspec.Struct):
+    prompt: str | None = None
+    text: str | None = None
+    conv_id: str | None = None
+    idempotency_key: str | None = None
+    overrides: dict[str, object] | None = None
+    policy: str = "queue"
+
+
+class _CancelRequest(msgspec.Struct):
+    conv_id: str
+    inference_id: str | None = None
+    queue: bool = False
+
+
+class _ProfileRequest(msgspec.Struct):
+    slug: str | None = None
+    profile: str | None = None
+
+
+@require_POST
+async def chat(request: HttpRequest, profile: str | None = None) -> HttpResponse:
+    """POST /chat and /chat/<profile>: starts an inference."""
+    body = _json(request, _PromptRequest)
+    if body.overrides:
+        raise OverridesNotAllowed("this profile takes no overrides; leave them out")
+    if body.policy not in ("queue", "reject", "interrupt"):
+        raise BadRequest(f"policy {body.policy[:40]!r}; expected queue, reject or interrupt")
+    started = await submit_prompt(
+        request,
+        conv_id=body.conv_id,
+        prompt=body.prompt if body.prompt is not None else body.text or "",
+        profile=profile or request.GET.get("profile"),
+        idempotency_key=request.headers.get("Idempotency-Key")
+        or request.headers.get("X-Idempotency-Key")
+        or body.idempotency_key,
+    )
+    return _answer(
+        {
+            "status": "started",
+            "conv_id": started.conv_id,
+            "session_id": started.conv_id,
+            "run_id": started.conv_id,
+            "inference_id": started.inference_id,
+            "turn_id": started.turn_id,
+            "idempotency_key": started.idempotency_key,
+        }
+    )
+
+
+@require_POST
+async def cancel(request: HttpRequest) -> HttpResponse:
+    """POST /api/chat/cancel: ends the active inference."""
+    body = _json(request, _CancelRequest)
+    await visible(request, body.conv_id)
+    inference_id = await hub().sessions.cancel(body.conv_id, inference_id=body.inference_id)
+    return _answer({"cancelled": True, "inference_id": inference_id})
+
+
+@require_GET
+async def profiles(request: HttpRequest) -> HttpResponse:
+    """GET /api/chat/profiles: the configured profiles, in configured order."""
+    return _answer(
+        [
+            {
+                "slug": profile.slug,
+                "title": profile.title,
+                "default_prompt": profile.default_prompt,
+                "model": profile.model,
+                "tools": profile.tools,
+                "default": profile.default,
+            }
+            for profile in hub().sessions.profiles()
+        ]
+    )
+
+
+@require_http_methods(["GET", "POST"])
+async def profile(request: HttpRequest) -> HttpResponse:
+    """GET and POST /api/chat/profile: the profile that new conversations of this browser get."""
+    known = {info.slug: info for info in hub().sessions.profiles()}
+    if request.method == "GET":
+        default = next(slug for slug, info in known.items() if info.default)
+        return _answer({"slug": cookie_profile(request.COOKIES) or default})
+    body = _json(request, _ProfileRequest)
+    slug = body.slug or body.profile
+    if not slug:
+        raise BadRequest('no profile was named; send {"slug": "<profile>"}')
+    if slug not in known:
+        raise ProfileNotFound(unknown("profile", slug[:80], known))
+    response = _answer({"slug": slug})
+    response.set_cookie(
+        PROFILE_COOKIE,
+        slug,
+        max_age=settings.SESSION_COOKIE_AGE,
+        httponly=True,
+        samesite="Lax",
+        secure=request.is_secure(),
+    )
+    return response
+
+
+@require_GET
+async def timeline(request: HttpRequest) -> HttpResponse:
+    """GET /api/timeline: the fold of a conversation's frames."""
+    info = await visible(request, request.GET.get("conv_id", ""))
+    since = request.GET.get("since_version", "0")
+    if not (since.isascii() and since.isdigit() and len(since) <= 16):
+        raise BadRequest(
+            f"since_version {since[:40]!r}; expected a version as the timeline gave it"
+        )
+    return _answer(await hub().streams.snapshot(info.conv_id, since_version=int(since)))
+
+
+@require_GET
+async def conversations(request: HttpRequest) -> HttpResponse:
+    """GET /api/conversations: the caller's live conversations, newest activity first."""
+    identity = await identity_of(request)
+    owned = () if identity.owner is None else await hub().sessions.owned_by(identity.owner)
+    return _answer(
+        [
+            {
+                "conv_id": info.conv_id,
+                "title": info.title,
+                "profile": info.profile,
+                "running": info.running,
+                "queue_depth": info.queue_depth,
+                "head_seq": hub().streams.head_seq(info.conv_id),
+                "last_activity_ms": info.last_activity_ms,
+            }
+            for info in owned
+        ]
+    )
+
+
+@require_GET
+async def healthz(request: HttpRequest) -> HttpResponse:
+    """GET /healthz: the process answers."""
+    return _answer({"status": "ok"})
+
+
+@require_GET
+async def readyz(request: HttpRequest) -> HttpResponse:
+    """GET /readyz: this process takes work, or 503 with the failing part."""
+    failing = []
+    if hub().draining:
+        failing.append("draining")
+    try:
+        await sync_to_async(connection.ensure_connection)()
+    except Exception:  # noqa: BLE001 - whatever the database raises, it is not ready
+        failing.append("database")
+    if failing:
+        return _answer({"status": "unavailable", "failing": failing}, status=503)
+    return _answer({"status": "ready"})
+
+
+def _json(request: HttpRequest, type_: type[T]) -> T:
+    """The body as `type_`. Raises a refusal that says what was got and expected."""
+    content_type = request.content_type or ""
+    if content_type != "application/json":
+        raise UnsupportedMediaType(f"content type {content_type[:80]!r}; expected application/json")
+    try:
+        return msgspec.json.decode(request.body, type=type_)
+    except RequestDataTooBig:
+        limit = hub().settings.body_max_bytes
+        raise PromptTooLong(f"the body is larger than {limit} bytes; shorten it") from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise BadRequest(f"the body is not what this call takes: {error}") from None
+
+
+def _answer(value: object, *, status: int = 200) -> HttpResponse:
+    response = HttpResponse(_encoder.encode(value), status=status, content_type="application/json")
+    response["Cache-Control"] = "no-store"
+    return response

@@ -1,0 +1,1 @@
+"""Sessions: who runs which inference, and what the model remembers. Knows nothing of transport."""

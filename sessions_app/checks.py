@@ -1,0 +1,73 @@
+"""System checks of the session side: a wrong setting is told at start, with its fix."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import msgspec
+from django.apps import AppConfig
+from django.conf import settings
+from django.core.checks import CheckMessage, Error, register
+
+from .conf import SessionSettings, session_settings
+from .inference.engines.catalog import check_spec
+from .inference.errors import ConfigurationError
+
+
+@register
+def check_session_settings(
+    app_configs: Sequence[AppConfig] | None, **kwargs: Any
+) -> list[CheckMessage]:
+    """WEBCHAT's session keys have the right types; profiles and models can be built."""
+    errors: list[CheckMessage] = list(_wrong_values())
+    if not errors:
+        errors += _duplicate_slugs()
+        errors += _unusable_models()
+    return errors
+
+
+def _wrong_values() -> Iterator[CheckMessage]:
+    for field in msgspec.structs.fields(SessionSettings):
+        key = field.encode_name
+        if key not in settings.WEBCHAT:
+            if field.required:
+                yield Error(
+                    f"WEBCHAT[{key!r}] is missing.",
+                    hint="Name at least one profile: {'slug': 'default'}.",
+                    id="sessions_app.E001",
+                )
+            continue
+        try:
+            msgspec.convert(settings.WEBCHAT[key], field.type)
+        except msgspec.ValidationError as error:
+            yield Error(
+                f"WEBCHAT[{key!r}] is wrong: {error}",
+                hint=f"Expected {_described(field.type)}; see docs/settings.md.",
+                id="sessions_app.E002",
+            )
+
+
+def _duplicate_slugs() -> Iterator[CheckMessage]:
+    seen: set[str] = set()
+    for profile in session_settings().profiles:
+        if profile.slug in seen:
+            yield Error(
+                f"WEBCHAT['PROFILES'] names the profile {profile.slug!r} twice.",
+                hint="Give each profile a slug of its own.",
+                id="sessions_app.E003",
+            )
+        seen.add(profile.slug)
+
+
+def _unusable_models() -> Iterator[CheckMessage]:
+    conf = session_settings()
+    for model in dict.fromkeys(profile.model for profile in conf.resolved_profiles()):
+        try:
+            check_spec(model, conf.credentials())
+        except ConfigurationError as error:
+            yield Error(f"Model {model!r}: {error}", hint=error.hint, id="sessions_app.E004")
+
+
+def _described(type_: Any) -> str:
+    return str(getattr(type_, "__name__", type_)).removeprefix("typing.")

@@ -1,0 +1,152 @@
+"""From a name to an engine: `demo`, `openai-chat:<model>`, `anthropic:<model>`, `google:<model>`.
+
+Importing this module and `check_spec` cost nothing. The first `build_engine` of a provider imports
+its client library, which takes seconds: do it at start, not while people wait.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from urllib.parse import urlsplit
+
+from ..engine import Engine
+from ..errors import ConfigurationError, unknown
+from .demo import DemoEngine
+from .wires import WIRES, Endpoint, Wire
+
+EXAMPLES = "demo, openai-chat:gpt-5-mini, anthropic:claude-sonnet-4-5 or google:gemini-2.5-flash"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Credentials:
+    """Keys and addresses of providers. The repr shows no key.
+
+    An empty address means the provider's own service.
+    """
+
+    openai_api_key: str = field(default="", repr=False)
+    openai_base_url: str = ""
+    anthropic_api_key: str = field(default="", repr=False)
+    anthropic_base_url: str = ""
+    gemini_api_key: str = field(default="", repr=False)
+    google_base_url: str = ""
+
+
+def build_engine(spec: str, credentials: Credentials) -> Engine:
+    """The engine that `spec` names. Raises ConfigurationError as `check_spec` does."""
+    endpoint = _endpoint(spec, credentials)
+    if endpoint is None:
+        return DemoEngine()
+    _require_packages(endpoint.wire)
+    from .provider import ProviderEngine
+
+    return ProviderEngine(endpoint)
+
+
+def check_spec(spec: str, credentials: Credentials) -> None:
+    """Raises ConfigurationError if `spec` cannot be built. Imports no library and calls nobody."""
+    endpoint = _endpoint(spec, credentials)
+    if endpoint is not None:
+        _require_packages(endpoint.wire)
+
+
+def _endpoint(spec: str, credentials: Credentials) -> Endpoint | None:
+    """What `spec` points at; None is the demo."""
+    scheme, colon, model = spec.strip().partition(":")
+    if scheme == "demo":
+        if colon:
+            raise ConfigurationError(
+                f"the demo model takes no name, got {spec!r}", hint="Set WEBCHAT_MODEL to demo."
+            )
+        return None
+    if scheme == "local":
+        raise ConfigurationError(
+            f"{spec!r}: models inside this process are not in this version yet",
+            hint="Run the model in Ollama, vLLM or llama.cpp, set OPENAI_BASE_URL to its address "
+            "(for Ollama http://127.0.0.1:11434/v1) and WEBCHAT_MODEL to openai-chat:<model>.",
+        )
+    wire = WIRES.get(scheme)
+    if wire is None:
+        raise ConfigurationError(
+            unknown("model scheme", scheme, ("demo", *WIRES)),
+            hint=f"Set WEBCHAT_MODEL to one of these forms: {EXAMPLES}.",
+        )
+    if not model.strip():
+        raise ConfigurationError(
+            f"{spec!r} names no model",
+            hint=f"Write the model's name after the colon: {wire.name}:<model>.",
+        )
+    api_key, given_url = (text.strip() for text in _access(wire, credentials))
+    endpoint = Endpoint(
+        wire=wire,
+        model=model.strip(),
+        base_url=_checked_url(given_url, wire) if given_url else wire.base_url,
+        api_key=api_key,
+    )
+    if not api_key and not (wire.name == "openai-chat" and not endpoint.is_own):
+        raise ConfigurationError(
+            f"{endpoint.name!r} needs a key, and {wire.key_variable} is not set",
+            hint=_key_hint(wire),
+        )
+    if not all("!" <= character <= "~" for character in api_key):
+        raise ConfigurationError(
+            f"{wire.key_variable} has a space or a letter in it that no key has",
+            hint=f"Copy the key again, without quotes or line breaks, into {wire.key_variable}.",
+        )
+    return endpoint
+
+
+def _access(wire: Wire, credentials: Credentials) -> tuple[str, str]:
+    """The key and the address for `wire`, either of them perhaps empty."""
+    match wire.name:
+        case "openai-chat":
+            return credentials.openai_api_key, credentials.openai_base_url
+        case "anthropic":
+            return credentials.anthropic_api_key, credentials.anthropic_base_url
+        case "google":
+            return credentials.gemini_api_key, credentials.google_base_url
+
+
+def _key_hint(wire: Wire) -> str:
+    hint = f"Set {wire.key_variable}."
+    if wire.name == "openai-chat":
+        hint += f" A compatible service of your own may need none: set {wire.url_variable} to it."
+    return hint
+
+
+def _checked_url(url: str, wire: Wire) -> str:
+    """`url`, if requests can go there. No error repeats it: people paste keys into it."""
+    try:
+        parts = urlsplit(url)
+        good = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # a port or an IPv6 address that is none
+        good = False
+    if not good:
+        raise ConfigurationError(
+            f"{wire.url_variable} is not the address of a service",
+            hint=f"Write scheme and host, as in http://127.0.0.1:11434/v1 or {wire.base_url}.",
+        )
+    if parts.username is not None or parts.query or parts.fragment:
+        raise ConfigurationError(
+            f"{wire.url_variable} carries more than an address",
+            hint="Leave out user, password, query and fragment. "
+            f"A key belongs in {wire.key_variable}.",
+        )
+    return url
+
+
+def _require_packages(wire: Wire) -> None:
+    for package in ("pydantic_ai", wire.package):
+        if not _installed(package):
+            raise ConfigurationError(
+                f"{wire.name} models need the package {package}, which is not installed",
+                hint="Install the locked requirements: pip install -r requirements.txt.",
+            )
+
+
+def _installed(package: str) -> bool:
+    try:
+        return find_spec(package) is not None
+    except ModuleNotFoundError:  # the parent of a dotted name is missing
+        return False

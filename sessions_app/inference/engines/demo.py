@@ -1,0 +1,61 @@
+"""DemoEngine: the default model. Scripted, offline, the same every time."""
+
+from __future__ import annotations
+
+import asyncio
+
+from ..errors import InferenceFailed
+from ..events import ModelCallFinished, TextDelta, ThinkingDelta, Usage, publish
+from ..turns import LlmText, Reasoning, System, Turn, User
+from .demo_scripts import choose, pieces_of
+
+PACE = 0.02
+"""Seconds between two pieces of an answer."""
+
+
+class DemoEngine:
+    """Plays the script that fits the last prompt. Holds no state: share one between sessions.
+
+    Its usage counts words, since it has no tokens: those of the transcript, and those it wrote.
+    """
+
+    model = "demo"
+
+    def __init__(self, *, pace: float = PACE) -> None:
+        self._pace = pace
+
+    async def infer(self, turn: Turn) -> Turn:
+        """Raises InferenceFailed where the script says so. Cancelling is safe at any moment."""
+        script = choose(turn)
+        if script.silent:
+            await asyncio.Event().wait()
+        for piece in pieces_of(script.thinking):
+            publish(ThinkingDelta(piece))
+            await asyncio.sleep(self._pace)
+        pause = self._pace if script.pause is None else script.pause
+        for piece in script.pieces:
+            publish(TextDelta(piece))
+            await asyncio.sleep(pause)
+        if script.failure is not None:
+            raise InferenceFailed(script.failure)
+        text = "".join(script.pieces)
+        publish(
+            ModelCallFinished(
+                stop_reason="stop",
+                usage=Usage(
+                    input_tokens=_words_in(turn),
+                    output_tokens=len(f"{script.thinking} {text}".split()),
+                ),
+            )
+        )
+        return turn.with_blocks(
+            Reasoning(text=script.thinking, provider=self.model), LlmText(text=text)
+        )
+
+
+def _words_in(turn: Turn) -> int:
+    return sum(
+        len(block.text.split())
+        for block in turn.blocks
+        if isinstance(block, System | User | LlmText)
+    )

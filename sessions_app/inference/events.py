@@ -1,0 +1,202 @@
+"""What an inference says while it runs. Transport turns these into frames.
+
+The union is closed: `match` over `Event` with `assert_never`. An engine publishes `EngineEvent`s
+through `publish()`; the runner and the session publish the rest. Sinks travel only in the context.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import Literal, Protocol, TypeAlias
+
+from .turns import Outcome
+
+StopReason: TypeAlias = Literal[
+    "stop", "length", "tool_calls", "content_filter", "cancelled", "error"
+]
+LogLevel: TypeAlias = Literal["debug", "info", "warning", "error"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Usage:
+    """Tokens, as the provider counts them."""
+
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cached_tokens: int = 0
+
+    def __add__(self, other: Usage) -> Usage:
+        return Usage(
+            input_tokens=self.input_tokens + other.input_tokens,
+            output_tokens=self.output_tokens + other.output_tokens,
+            cached_tokens=self.cached_tokens + other.cached_tokens,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class TextDelta:
+    """The next piece of the answer."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class ThinkingDelta:
+    """The next piece of the model's reasoning."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class ThinkingSummary:
+    """A late summary of the reasoning of this model call."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Log:
+    """A line for the people in the conversation."""
+
+    message: str
+    level: LogLevel = "info"
+    fields: Mapping[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelCallFinished:
+    """The provider's own end of one model call. An engine publishes it last, once."""
+
+    stop_reason: StopReason = "stop"
+    usage: Usage | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Status:
+    """A note on progress that has no frame of its own (`connecting`, `retrying`)."""
+
+    note: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProviderError:
+    """What the provider answered, for the log. The inference's end says it to people."""
+
+    detail: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelCallStarted:
+    """A model call begins. `message_id` is the id of its first text segment."""
+
+    message_id: str
+    model: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PromptTaken:
+    """A prompt was taken up by an inference."""
+
+    message_id: str
+    content: str
+    turn_id: str
+    idempotency_key: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InferenceStarted:
+    inference_id: str
+    turn_id: str
+    profile: str
+    model: str
+    idempotency_key: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InferenceFinished:
+    """The one terminal event of an inference. `error` is a sentence, never a trace."""
+
+    inference_id: str
+    status: Outcome
+    model: str
+    stop_reason: StopReason
+    duration_ms: int
+    error: str | None = None
+    usage: Usage | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionUpdated:
+    """The session's runtime changed."""
+
+    profile: str
+    fingerprint: str
+    step_mode: bool
+
+
+EngineEvent: TypeAlias = (
+    TextDelta | ThinkingDelta | ThinkingSummary | Log | ModelCallFinished | Status | ProviderError
+)
+Event: TypeAlias = (
+    EngineEvent
+    | ModelCallStarted
+    | PromptTaken
+    | InferenceStarted
+    | InferenceFinished
+    | SessionUpdated
+)
+
+INTERNAL_EVENTS: tuple[type[Event], ...] = (Status, ProviderError)
+"""Events that reach no client as a frame of their own."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Origin:
+    """Which inference caused an event."""
+
+    inference_id: str
+    turn_id: str
+
+
+class EventSink(Protocol):
+    """Where a session's events go."""
+
+    def publish(self, event: Event, origin: Origin | None = None) -> None:
+        """Takes the event at once and never waits.
+
+        Raises StreamStalled when more is waiting to be logged than the sink may hold; an
+        `InferenceFinished` is always taken.
+        """
+
+    async def flush(self) -> None:
+        """Returns when all that was published before is in the log. Cancelling it is safe."""
+
+
+class RunSink(Protocol):
+    """The sink an engine sees: bound to its inference by the runner."""
+
+    def publish(self, event: EngineEvent) -> None: ...
+
+
+_current: ContextVar[RunSink] = ContextVar("webchat_run_sink")
+
+
+def publish(event: EngineEvent) -> None:
+    """Publishes an event of the running inference. Never waits.
+
+    Raises LookupError outside of an inference, StreamStalled when the log cannot follow.
+    """
+    _current.get().publish(event)
+
+
+@contextmanager
+def publishing_to(sink: RunSink) -> Iterator[None]:
+    """Within the block `publish()` goes to `sink`; tasks started inside inherit it."""
+    token = _current.set(sink)
+    try:
+        yield
+    finally:
+        _current.reset(token)

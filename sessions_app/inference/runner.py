@@ -1,0 +1,270 @@
+"""InferenceRunner: one inference from its turn to its one terminal event.
+
+The runner alone emits `InferenceFinished`, in one place, for success, cancel, exception, timeout
+and shutdown. The engine runs in a task of its own, so that no engine can swallow the end: one that
+does not stop within the grace is abandoned, and what it says later is dropped and counted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+from uuid import uuid4
+
+import msgspec
+
+from . import events
+from .engine import Engine, Middleware, chain
+from .errors import InferenceFailed, InferenceTimedOut, StreamStalled, WebchatError
+from .events import EngineEvent, EventSink, Origin, StopReason, Usage, publishing_to
+from .turns import LlmText, Outcome, Turn
+
+logger = logging.getLogger(__name__)
+
+
+class Cancellation:
+    """A request to end an inference; made once, and only until the end is decided."""
+
+    def __init__(self) -> None:
+        self.reason: str | None = None
+        self._requested: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._decided = False
+
+    @property
+    def requested(self) -> bool:
+        return self._requested.done()
+
+    def request(self, reason: str | None = None) -> bool:
+        """Asks for the end. True: the inference will end as cancelled. False: too late.
+
+        `reason` is the sentence people are shown; the first one counts.
+        """
+        if self._decided:
+            return False
+        if not self.requested:
+            self.reason = reason
+            self._requested.set_result(None)
+        return True
+
+    def decide(self) -> bool:
+        """From here on the end stands. True if it was requested before."""
+        self._decided = True
+        return self.requested
+
+    async def wait_with(self, work: asyncio.Future[Any], timeout: float | None) -> None:
+        """Returns when `work` is done, the end is requested, or `timeout` seconds have passed."""
+        either: set[asyncio.Future[Any]] = {work, self._requested}
+        await asyncio.wait(either, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+
+
+class InferenceRunner:
+    """Runs turns through middlewares around one engine. Keeps nothing between two runs."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        *,
+        middlewares: Sequence[Middleware] = (),
+        timeout: float | None = None,
+        cancel_grace: float = 5.0,
+    ) -> None:
+        self._engine = engine
+        self._middlewares = tuple(middlewares)
+        self._timeout = timeout
+        self._cancel_grace = cancel_grace
+
+    @property
+    def model(self) -> str:
+        return self._engine.model
+
+    async def run(self, turn: Turn, *, sink: EventSink, cancellation: Cancellation) -> Turn:
+        """The turn with its answer and outcome; its terminal event is in the log by then.
+
+        `turn.metadata.inference_id` names the inference. Raises nothing an engine raised: that is
+        the outcome `failed`. Cancelling this coroutine is a shutdown: the inference is ended as
+        cancelled and logged before CancelledError goes on.
+        """
+        assert turn.metadata.inference_id is not None
+        run = _Run(turn, sink, Origin(inference_id=turn.metadata.inference_id, turn_id=turn.id))
+        work = asyncio.create_task(self._work(run), name=f"engine:{turn.metadata.inference_id}")
+        torn_down = False
+        try:
+            await cancellation.wait_with(work, self._timeout)
+        except asyncio.CancelledError:
+            torn_down = True
+            cancellation.request("server restarting")
+        stopped_by_us = not work.done()
+        if stopped_by_us:
+            await self._stop(work)
+        end = self._end(work, cancellation, timed_out=stopped_by_us)
+        final = run.finish(end, self.model)
+        await sink.flush()
+        if torn_down:
+            raise asyncio.CancelledError
+        return final
+
+    async def _work(self, run: _Run) -> Turn | _Raised:
+        async def call_engine(turn: Turn) -> Turn:
+            run.begin_call(turn, self.model)
+            answered = await self._engine.infer(turn)
+            run.end_call(answered)
+            return answered
+
+        with publishing_to(run):
+            try:
+                return await chain(call_engine, self._middlewares)(run.turn)
+            except (asyncio.CancelledError, KeyboardInterrupt):
+                raise
+            except BaseException as error:  # noqa: BLE001 - SystemExit of an engine is its failure
+                return _Raised(error)
+
+    async def _stop(self, work: asyncio.Task[Turn | _Raised]) -> None:
+        work.cancel()
+        # Torn down while stopping: the end is written now, without the rest of the grace.
+        with suppress(asyncio.CancelledError):
+            await asyncio.wait({work}, timeout=self._cancel_grace)
+        if not work.done():
+            logger.error(
+                "engine %s did not stop within %s s of its cancellation and was abandoned",
+                self.model,
+                self._cancel_grace,
+            )
+
+    def _end(
+        self,
+        work: asyncio.Task[Turn | _Raised],
+        cancellation: Cancellation,
+        *,
+        timed_out: bool,
+    ) -> _End:
+        if cancellation.decide():
+            return _End("cancelled", "cancelled", error=cancellation.reason)
+        if timed_out:
+            return _failed(
+                InferenceTimedOut(
+                    f"The answer took longer than {self._timeout:g} seconds and was ended. "
+                    "Ask for less at once, or raise WEBCHAT['INFERENCE_TIMEOUT']."
+                )
+            )
+        if work.cancelled():
+            return _failed(InferenceFailed("The engine ended itself before its answer was done."))
+        result = work.result()
+        if isinstance(result, _Raised):
+            return _failed(result.error)
+        return _End("completed", None, turn=result)
+
+
+@dataclass(frozen=True, slots=True)
+class _Raised:
+    error: BaseException
+
+
+@dataclass(frozen=True, slots=True)
+class _End:
+    """How an inference ended. `stop_reason` None means: as the model call said."""
+
+    outcome: Outcome
+    stop_reason: StopReason | None
+    error: str | None = None
+    turn: Turn | None = None
+
+
+def _failed(error: BaseException) -> _End:
+    if isinstance(error, InferenceFailed | StreamStalled):
+        sentence = str(error)
+    else:
+        reference = uuid4().hex[:8]
+        logger.error("an engine raised (reference %s)", reference, exc_info=error)
+        kind = "an error of ours" if isinstance(error, WebchatError) else "an unexpected error"
+        sentence = f"The agent failed with {kind}; the server's log has it as {reference}."
+    return _End("failed", "error", error=sentence)
+
+
+class _Run:
+    """The sink of one run: stamps events with their origin and remembers the partial answer."""
+
+    def __init__(self, turn: Turn, sink: EventSink, origin: Origin) -> None:
+        self.turn = turn
+        self._sink = sink
+        self._origin = origin
+        self._started = time.monotonic()
+        self._text: list[str] = []
+        self._in_call = False
+        self._stop_reason: StopReason = "stop"
+        self._usage: Usage | None = None
+        self._finished = False
+        self._dropped = 0
+
+    def publish(self, event: EngineEvent) -> None:
+        if self._finished or (isinstance(event, _OF_A_CALL) and not self._in_call):
+            self._dropped += 1
+            return
+        if isinstance(event, events.TextDelta):
+            self._text.append(event.text)
+        elif isinstance(event, events.ModelCallFinished):
+            self._in_call = False
+            self._stop_reason = event.stop_reason
+            if event.usage is not None:
+                self._usage = event.usage + (self._usage or Usage())
+        self._sink.publish(event, self._origin)
+
+    def begin_call(self, turn: Turn, model: str) -> None:
+        self.turn = turn
+        self._text.clear()
+        self._in_call = True
+        started = events.ModelCallStarted(message_id=str(uuid4()), model=model)
+        self._sink.publish(started, self._origin)
+
+    def end_call(self, turn: Turn) -> None:
+        self.turn = turn
+        self._text.clear()
+        if self._in_call:
+            self.publish(events.ModelCallFinished())
+
+    def finish(self, end: _End, model: str) -> Turn:
+        """Publishes the terminal event and returns the turn as the history keeps it."""
+        self._finished = True
+        if self._dropped:
+            logger.warning(
+                "%s events published outside of a model call were dropped", self._dropped
+            )
+        self._sink.publish(
+            events.InferenceFinished(
+                inference_id=self._origin.inference_id,
+                status=end.outcome,
+                model=model,
+                stop_reason=end.stop_reason or self._stop_reason,
+                duration_ms=round((time.monotonic() - self._started) * 1000),
+                error=end.error,
+                usage=self._usage,
+            ),
+            self._origin,
+        )
+        turn = self._answered(end)
+        return turn.with_metadata(msgspec.structs.replace(turn.metadata, outcome=end.outcome))
+
+    def _answered(self, end: _End) -> Turn:
+        """The turn with an assistant's word in it, so that the next request alternates."""
+        if end.turn is not None:
+            turn = msgspec.structs.replace(end.turn, id=self.turn.id, metadata=self.turn.metadata)
+            if turn.blocks and isinstance(turn.blocks[-1], LlmText):
+                return turn
+            return turn.with_blocks(LlmText(text="[no answer: the model said nothing]"))
+        text = "".join(self._text)
+        if text:
+            return self.turn.with_blocks(LlmText(text=text, stopped=True))
+        reason = "stopped" if end.outcome == "cancelled" else "failed"
+        return self.turn.with_blocks(LlmText(text=f"[no answer: {reason}]", stopped=True))
+
+
+_OF_A_CALL = (
+    events.TextDelta,
+    events.ThinkingDelta,
+    events.ThinkingSummary,
+    events.ModelCallFinished,
+)

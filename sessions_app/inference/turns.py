@@ -1,0 +1,84 @@
+"""What the model sees: a Turn is the conversation so far, a Block one piece of it.
+
+Both are values. Blocks are msgspec structs tagged by `kind`, so a turn can be stored as JSON and
+read back without a schema beside it. A new prompt derives a new turn that shares the blocks.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, TypeAlias
+from uuid import uuid4
+
+import msgspec
+
+Outcome: TypeAlias = Literal["completed", "cancelled", "failed", "max_iterations", "lost"]
+
+
+class _Block(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="kind"):
+    id: str = msgspec.field(default_factory=lambda: str(uuid4()))
+
+
+class System(_Block, frozen=True, kw_only=True, tag="system"):
+    text: str
+
+
+class User(_Block, frozen=True, kw_only=True, tag="user"):
+    text: str
+
+
+class LlmText(_Block, frozen=True, kw_only=True, tag="llm_text"):
+    """The model's words. `stopped` marks an answer that a person or a failure cut short."""
+
+    text: str
+    stopped: bool = False
+
+
+class Reasoning(_Block, frozen=True, kw_only=True, tag="reasoning"):
+    """The model's thinking. `signature` is what some providers want back to accept it again."""
+
+    text: str
+    signature: str | None = None
+    provider: str | None = None
+
+
+class Other(_Block, frozen=True, kw_only=True, tag="other"):
+    """What an engine must remember and nobody else understands."""
+
+    name: str
+    props: dict[str, object]
+
+
+Block: TypeAlias = System | User | LlmText | Reasoning | Other
+
+
+class TurnMetadata(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Where a turn came from. `outcome` is None until its inference has ended."""
+
+    session_id: str = ""
+    inference_id: str | None = None
+    fingerprint: str | None = None
+    outcome: Outcome | None = None
+
+
+class Turn(msgspec.Struct, frozen=True, kw_only=True):
+    """An immutable transcript. Every verb returns a new turn; blocks are shared, never copied."""
+
+    id: str = msgspec.field(default_factory=lambda: str(uuid4()))
+    blocks: tuple[Block, ...] = ()
+    metadata: TurnMetadata = TurnMetadata()
+
+    def with_blocks(self, *blocks: Block) -> Turn:
+        """The same turn with `blocks` at its end."""
+        return msgspec.structs.replace(self, blocks=self.blocks + blocks)
+
+    def with_system(self, text: str) -> Turn:
+        """The same turn whose one system block says `text`. Idempotent."""
+        rest = tuple(block for block in self.blocks if not isinstance(block, System))
+        return msgspec.structs.replace(self, blocks=(System(id="system", text=text), *rest))
+
+    def with_metadata(self, metadata: TurnMetadata) -> Turn:
+        return msgspec.structs.replace(self, metadata=metadata)
+
+    def derive(self, *blocks: Block, metadata: TurnMetadata) -> Turn:
+        """The next turn: a new id, this turn's blocks and `blocks` after them."""
+        return Turn(blocks=self.blocks + blocks, metadata=metadata)

@@ -1,0 +1,52 @@
+"""chat/cards.py: which card an entity is, and where it sits."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from chat.cards import CARD_NAMES, arrange
+from chat.timeline import Entity, EntityKind
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def entity(id: str, kind: EntityKind, created: int, updated: int, **props: object) -> Entity:
+    return Entity(
+        id=id,
+        kind=kind,
+        created_at_ms=0,
+        updated_at_ms=0,
+        created_seq=created,
+        updated_seq=updated,
+        props=props,
+    )
+
+
+def test_what_appears_while_an_inference_runs_sits_inside_it():
+    cards = arrange(
+        [
+            entity("u", "message", 1, 1, role="user"),
+            entity("i", "inference", 2, 6, status="completed"),
+            entity("a", "message", 3, 5, role="assistant"),
+            entity("l", "log", 4, 4),
+            entity("late", "log", 7, 7),
+            entity("u2", "message", 8, 8, role="user"),
+            entity("i2", "inference", 9, 9, status="running"),
+            entity("t", "message", 10, 20, role="thinking"),
+        ]
+    )
+    assert [card.id for card in cards] == ["u", "i", "late", "u2", "i2"]
+    assert [card.id for card in cards[1].cards] == ["a", "l"]
+    assert [card.name for card in cards[4].cards] == ["thinking"]
+
+
+def test_an_unknown_role_gets_the_readable_card():
+    assert [card.name for card in arrange([entity("x", "message", 1, 1, role="oracle")])] == [
+        "other"
+    ]
+
+
+def test_every_card_has_a_template_and_a_module():
+    for name in CARD_NAMES:
+        assert (ROOT / f"templates/chat/cards/{name}.html").is_file()
+        assert (ROOT / f"chat/static/chat/js/cards/{name}.js").is_file()

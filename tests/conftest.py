@@ -1,0 +1,49 @@
+"""Fixtures every folder may use, and virtual time for what asks for it."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from collections.abc import AsyncIterator, Iterator, Mapping
+
+import async_solipsism
+import pytest
+import pytest_asyncio
+
+from tests.client import Visitor, visitor
+from tests.live import SERVERS, LiveServer, live_server, prepared_state
+
+
+def pytest_asyncio_loop_factories(
+    config: pytest.Config, item: pytest.Item
+) -> Mapping[str, type[asyncio.AbstractEventLoop]]:
+    """A test marked `virtual` runs in time that passes only while everybody waits."""
+    if item.get_closest_marker("virtual"):
+        return {"virtual": async_solipsism.EventLoop}
+    return {"real": asyncio.SelectorEventLoop}
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _remove_prepared_state() -> Iterator[None]:
+    yield
+    if prepared_state.cache_info().currsize:
+        shutil.rmtree(prepared_state())
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session", params=SERVERS)
+async def server(request: pytest.FixtureRequest) -> AsyncIterator[LiveServer]:
+    """One server of each kind for the whole run; each test brings its own visitors."""
+    async with live_server(request.param) as running:
+        yield running
+
+
+@pytest_asyncio.fixture
+async def anna(server: LiveServer) -> AsyncIterator[Visitor]:
+    async with visitor(server.url) as somebody:
+        yield somebody
+
+
+@pytest_asyncio.fixture
+async def bert(server: LiveServer) -> AsyncIterator[Visitor]:
+    async with visitor(server.url) as somebody:
+        yield somebody

@@ -1,0 +1,148 @@
+"""Real servers on loopback, each a process of its own with a database of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager, suppress
+from functools import cache
+from pathlib import Path
+
+import httpx
+
+ROOT = Path(__file__).resolve().parent.parent
+SERVERS = ("daphne", "uvicorn")
+START_SECONDS = 30
+STOP_SECONDS = 20
+
+
+class LiveServer:
+    """A running server. `url` has no slash at its end; `log` is what it wrote so far."""
+
+    def __init__(
+        self, process: asyncio.subprocess.Process, port: int, state: Path, log: Path
+    ) -> None:
+        self.process = process
+        self.port = port
+        self.state = state
+        self.url = f"http://127.0.0.1:{port}"
+        self._log = log
+
+    @property
+    def log(self) -> str:
+        return self._log.read_text()
+
+    async def stop(self) -> int:
+        """Asks by SIGTERM and waits; returns the exit code. Kills what does not go."""
+        if self.process.returncode is None:
+            with suppress(ProcessLookupError):
+                self.process.send_signal(signal.SIGTERM)
+            try:
+                async with asyncio.timeout(STOP_SECONDS):
+                    await self.process.wait()
+            except TimeoutError:
+                self.process.kill()
+                await self.process.wait()
+                raise
+        assert self.process.returncode is not None
+        return self.process.returncode
+
+    def manage(self, *arguments: str) -> str:
+        """Runs a management command on this server's database and returns what it printed."""
+        return _manage(self.state, *arguments)
+
+
+@asynccontextmanager
+async def live_server(
+    server: str = "daphne", *, env: Mapping[str, str] | None = None, port: int | None = None
+) -> AsyncIterator[LiveServer]:
+    """A server that answers, with a fresh database; gone at the end of the block."""
+    with tempfile.TemporaryDirectory(prefix="webchat-test-") as directory:
+        state = Path(directory)
+        shutil.copytree(prepared_state(), state, dirs_exist_ok=True)
+        port = port or free_port()
+        log = state / "server.log"
+        with log.open("wb") as output:
+            process = await asyncio.create_subprocess_exec(
+                *_command(server, port),
+                cwd=ROOT,
+                env={**_environment(state), **(env or {})},
+                stdout=output,
+                stderr=subprocess.STDOUT,
+            )
+        running = LiveServer(process, port, state, log)
+        try:
+            await _until_ready(running)
+            yield running
+        finally:
+            await running.stop()
+
+
+@cache
+def prepared_state() -> Path:
+    """A migrated database, the static files and a key, made once for the whole test run."""
+    state = Path(tempfile.mkdtemp(prefix="webchat-state-"))
+    _manage(state, "migrate", "--verbosity=0")
+    _manage(state, "collectstatic", "--noinput", "--verbosity=0")
+    return state
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _command(server: str, port: int) -> list[str]:
+    application = "webchat_project.asgi:application"
+    match server:
+        case "daphne":
+            return [sys.executable, "-m", "daphne", "-b", "127.0.0.1", "-p", str(port), application]
+        case "uvicorn":
+            options = "--ws websockets-sansio --ws-max-size 65536 --ws-per-message-deflate false"
+            return [
+                *(sys.executable, "-m", "uvicorn", "--host", "127.0.0.1", "--port", str(port)),
+                *options.split(),
+                application,
+            ]
+    raise ValueError(f"server {server!r}; expected one of {SERVERS}")
+
+
+def _environment(state: Path) -> dict[str, str]:
+    inherited = {
+        name: value
+        for name, value in os.environ.items()
+        if name not in ("DEBUG", "DATABASE_URL", "SECRET_KEY") and not name.endswith("_API_KEY")
+    }
+    return {**inherited, "WEBCHAT_STATE_DIR": str(state), "WEBCHAT_MODEL": "demo"}
+
+
+def _manage(state: Path, *arguments: str) -> str:
+    finished = subprocess.run(
+        [sys.executable, "manage.py", *arguments],
+        cwd=ROOT,
+        env=_environment(state),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert finished.returncode == 0, finished.stdout + finished.stderr
+    return finished.stdout
+
+
+async def _until_ready(server: LiveServer) -> None:
+    async with httpx.AsyncClient() as client, asyncio.timeout(START_SECONDS):
+        while True:
+            assert server.process.returncode is None, f"the server ended:\n{server.log}"
+            with suppress(httpx.TransportError):
+                if (await client.get(f"{server.url}/readyz")).status_code == 200:
+                    return
+            await asyncio.sleep(0.05)

@@ -1,0 +1,55 @@
+"""The server's entry, and the one place where sessions meet transport."""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "webchat_project.settings")
+
+from channels.routing import ProtocolTypeRouter
+from django.core.asgi import get_asgi_application
+
+django_application = get_asgi_application()
+
+# ruff: noqa: E402 - what follows imports models, and needs the line above
+from chat.apps import install
+from chat.body import BodyLimit
+from chat.conf import chat_settings
+from chat.hub import Hub
+from chat.routing import websocket_application
+from chat.streams import Streams
+from sessions_app.builder import ProfileEngineBuilder
+from sessions_app.conf import session_settings
+from sessions_app.manager import SessionManager
+from sessions_app.profiles import Profiles
+
+from .lifecycle import Lifecycle
+
+
+def build_hub() -> Hub:
+    """Sessions and streams for one process and one event loop, as the settings say."""
+    chat, sessions = chat_settings(), session_settings()
+    streams = Streams(window=chat.window(), pace=chat.pace())
+    manager = SessionManager(
+        profiles=Profiles(sessions.resolved_profiles()),
+        builder=ProfileEngineBuilder(
+            sessions.credentials(),
+            inference_timeout=sessions.inference_timeout,
+            cancel_grace=sessions.cancel_grace,
+        ),
+        sink_for=streams.sink,
+    )
+    return Hub(sessions=manager, streams=streams, settings=chat)
+
+
+hub = build_hub()
+install(hub)
+application = Lifecycle(
+    ProtocolTypeRouter(
+        {
+            "http": BodyLimit(django_application, max_bytes=chat_settings().body_max_bytes),
+            "websocket": websocket_application,
+        }
+    ),
+    close=hub.aclose,
+)

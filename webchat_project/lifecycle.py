@@ -1,0 +1,48 @@
+"""An orderly end under every server: uvicorn says it by lifespan, Daphne by its reactor."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+
+class Lifecycle:
+    """Wraps an ASGI application and calls `close` once, before its server stops."""
+
+    def __init__(self, application: Any, *, close: Callable[[], Awaitable[None]]) -> None:
+        self._application = application
+        self._close = close
+        self._watching_reactor = False
+
+    async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
+        if scope["type"] == "lifespan":
+            await self._lifespan(receive, send)
+            return
+        self._watch_reactor()
+        await self._application(scope, receive, send)
+
+    async def _lifespan(self, receive: Any, send: Any) -> None:
+        while True:
+            message = await receive()
+            if message["type"] == "lifespan.startup":
+                await send({"type": "lifespan.startup.complete"})
+            else:
+                await self._close()
+                await send({"type": "lifespan.shutdown.complete"})
+                return
+
+    def _watch_reactor(self) -> None:
+        """Daphne sends no lifespan; its reactor waits for what a shutdown trigger returns."""
+        reactor = sys.modules.get("twisted.internet.reactor")
+        if self._watching_reactor or reactor is None or not reactor.running:
+            return
+        self._watching_reactor = True
+        from twisted.internet.defer import Deferred
+
+        reactor.addSystemEventTrigger(
+            "before",
+            "shutdown",
+            lambda: Deferred.fromFuture(asyncio.ensure_future(self._close())),
+        )
