@@ -153,7 +153,7 @@ def _rewrite_inline(children: list[Token]) -> None:
 
 
 def _code_block(attribute: str, content: str) -> str:
-    code = _escape(content)
+    code = _escape(content if content.endswith("\n") or not content else f"{content}\n")
     return f'<div class="code-block"><pre><code{attribute}>{code}</code></pre></div>\n'
 
 

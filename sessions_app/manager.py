@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Callable
 
+from .inference.engine import Closing
 from .inference.errors import ConversationNotFound, Draining
 from .inference.events import EventSink
 from .profiles import Profiles
@@ -88,6 +89,8 @@ class SessionManager:
         for handle in handles:
             handle.cancel(reason)
         await asyncio.gather(*(handle.wait() for handle in handles), return_exceptions=True)
+        if isinstance(self._builder, Closing):
+            await self._builder.aclose()
 
     def _refuse_when_closing(self) -> None:
         if self._closing:

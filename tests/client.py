@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -10,9 +11,13 @@ from urllib.parse import urlencode
 
 import httpx
 from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.typing import Origin
 
 Frame = dict[str, Any]
+
+PATIENCE = 20.0
+"""Seconds a test waits for the next frame, or for a close."""
 
 
 class Visitor:
@@ -36,6 +41,21 @@ class Visitor:
         started: dict[str, Any] = answer.json()
         return started
 
+    async def hear(self, prompt: str, conv_id: str, **fields: object) -> list[Frame]:
+        """The frames of one prompt, from its message to its end."""
+        async with self.socket(conv_id) as socket:
+            await socket.until("timeline.snapshot")
+            await self.chat(prompt, conv_id, **fields)
+            return await socket.until("inference.finished")
+
+    async def sign_in(self, username: str, password: str) -> None:
+        """Fills in the log-in page."""
+        await self.http.get("/accounts/login/")
+        fields = {"username": username, "password": password}
+        token = {"csrfmiddlewaretoken": self.http.cookies["csrftoken"]}
+        answer = await self.http.post("/accounts/login/", data={**fields, **token})
+        assert answer.status_code == 302, answer.text
+
     async def get(self, path: str, **query: str) -> Any:
         answer = await self.http.get(path, params=query)
         assert answer.status_code == 200, answer.text
@@ -46,8 +66,15 @@ class Visitor:
         self, conv_id: str, *, origin: str | None = None, **query: str
     ) -> AsyncIterator[Socket]:
         """An open socket of the conversation."""
+        url = self.socket_url(conv_id=conv_id, **query)
+        async with self.connected(url, origin=origin) as socket:
+            yield socket
+
+    @asynccontextmanager
+    async def connected(self, url: str, *, origin: str | None = None) -> AsyncIterator[Socket]:
+        """An open socket at any address."""
         async with connect(
-            self.socket_url(conv_id=conv_id, **query),
+            url,
             additional_headers=self.headers(),
             origin=Origin(origin or self.url),
             compression=None,
@@ -55,6 +82,14 @@ class Visitor:
             max_size=None,
         ) as websocket:
             yield Socket(websocket)
+
+    async def refused(self, conv_id: str, *, origin: str | None = None, **query: str) -> int:
+        """The status that a handshake is refused with; it must be."""
+        try:
+            async with self.socket(conv_id, origin=origin, **query):
+                raise AssertionError("the socket was opened")
+        except InvalidStatus as refusal:
+            return refusal.response.status_code
 
     def socket_url(self, **query: str) -> str:
         return f"{self.url.replace('http', 'ws', 1)}/ws?{urlencode(query)}"
@@ -83,7 +118,8 @@ class Socket:
 
     async def frame(self) -> Frame:
         """The next frame's `event`."""
-        message = json.loads(await self.websocket.recv())
+        async with asyncio.timeout(PATIENCE):
+            message = json.loads(await self.websocket.recv())
         assert message["sem"] is True
         event: Frame = message["event"]
         if event["type"] == "ws.hello":
@@ -103,7 +139,22 @@ class Socket:
             if seen[-1]["type"] == kind:
                 return seen
 
+    async def closed(self) -> int:
+        """Reads on until the server closes, and returns its code."""
+        try:
+            while True:
+                await self.frame()
+        except ConnectionClosed:
+            code = self.websocket.close_code
+            assert code is not None
+            return code
+
+    def drop(self) -> None:
+        """Tears the connection as a lost network does: without a word."""
+        self.websocket.transport.abort()
+
     async def send(self, message: object) -> None:
+        """Sends JSON; a `str` goes out as it is."""
         await self.websocket.send(message if isinstance(message, str) else json.dumps(message))
 
     @property

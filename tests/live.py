@@ -102,18 +102,13 @@ def free_port() -> int:
 
 
 def _command(server: str, port: int) -> list[str]:
-    application = "webchat_project.asgi:application"
-    match server:
-        case "daphne":
-            return [sys.executable, "-m", "daphne", "-b", "127.0.0.1", "-p", str(port), application]
-        case "uvicorn":
-            options = "--ws websockets-sansio --ws-max-size 65536 --ws-per-message-deflate false"
-            return [
-                *(sys.executable, "-m", "uvicorn", "--host", "127.0.0.1", "--port", str(port)),
-                *options.split(),
-                application,
-            ]
-    raise ValueError(f"server {server!r}; expected one of {SERVERS}")
+    """What `make run` starts, to the letter."""
+    sys.path.append(str(ROOT / "scripts"))  # they import each other by their bare names
+    try:
+        from serve import server_command
+    finally:
+        sys.path.remove(str(ROOT / "scripts"))
+    return [sys.executable, "-m", *server_command(server, "127.0.0.1", str(port))]
 
 
 def _environment(state: Path) -> dict[str, str]:

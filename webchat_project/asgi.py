@@ -6,10 +6,15 @@ import os
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "webchat_project.settings")
 
+from io import StringIO
+
 from channels.routing import ProtocolTypeRouter
 from django.core.asgi import get_asgi_application
+from django.core.management import call_command
 
 django_application = get_asgi_application()
+# Servers started by hand run no system checks; a wrong setting must not wait for the first prompt.
+call_command("check", stdout=StringIO())
 
 # ruff: noqa: E402 - what follows imports models, and needs the line above
 from chat.apps import install
@@ -30,15 +35,15 @@ def build_hub() -> Hub:
     """Sessions and streams for one process and one event loop, as the settings say."""
     chat, sessions = chat_settings(), session_settings()
     streams = Streams(window=chat.window(), pace=chat.pace())
-    manager = SessionManager(
-        profiles=Profiles(sessions.resolved_profiles()),
-        builder=ProfileEngineBuilder(
-            sessions.credentials(),
-            inference_timeout=sessions.inference_timeout,
-            cancel_grace=sessions.cancel_grace,
-        ),
-        sink_for=streams.sink,
+    profiles = Profiles(sessions.resolved_profiles())
+    builder = ProfileEngineBuilder(
+        sessions.credentials(),
+        inference_timeout=sessions.inference_timeout,
+        cancel_grace=sessions.cancel_grace,
     )
+    for profile in profiles:
+        builder.prepare(profile.model)
+    manager = SessionManager(profiles=profiles, builder=builder, sink_for=streams.sink)
     return Hub(sessions=manager, streams=streams, settings=chat)
 
 

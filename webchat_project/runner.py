@@ -38,6 +38,7 @@ class PytestRunner:
     @classmethod
     def add_arguments(cls, parser: ArgumentParser) -> None:
         """Add the options of Django's own runner that mean something here."""
+        parser.add_argument("--failfast", action="store_true", help="Stop at the first failure.")
         parser.add_argument("--keepdb", action="store_true", help="Keep the test database.")
         parser.add_argument(
             "-k", action="append", dest="test_name_patterns", help="Only tests whose names match."

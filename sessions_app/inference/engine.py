@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Protocol, TypeAlias
+from typing import Protocol, TypeAlias, runtime_checkable
 
 from .turns import Turn
 
@@ -27,6 +27,14 @@ class Engine(Protocol):
     def model(self) -> str: ...
 
     async def infer(self, turn: Turn) -> Turn: ...
+
+
+@runtime_checkable
+class Closing(Protocol):
+    """An engine, or a builder of engines, that holds something open."""
+
+    async def aclose(self) -> None:
+        """Lets go of it. Called when no inference runs."""
 
 
 def chain(engine: Infer, middlewares: tuple[Middleware, ...]) -> Infer:

@@ -38,7 +38,7 @@ HOSTILE: tuple[str, ...] = (
     f"[run](<java\tscript:{BOOM}>) [run]( javascript:{BOOM}) [run](\x01javascript:{BOOM})",
     f"[run](javascript&colon;{BOOM}) [run](//attacker.test) [run](/accounts/logout/) [run](#main)",
     f"[run][x]\n\n[x]: javascript:{BOOM}",
-    f"<javascript:{BOOM}> <data:text/html,x> <{FAR}/auto> <file:///etc/passwd>",
+    f"see <javascript:{BOOM}> <data:text/html,x> <{FAR}/auto> <file:///etc/passwd>",
     f"[a](https://x.test 'title\" onmouseover=\"{BOOM}') [b](https://x.test\"onclick={BOOM})",
     f"![pixel]({FAR}/pixel.png) ![]({FAR}/empty.png) ![x][pic]\n\n[pic]: {FAR}/ref.png",
     f"![x](https://good.test@attacker.test/p.png) [![in a link]({FAR}/i.png)](https://x.test)",

@@ -17,7 +17,7 @@ The last prompt says how to behave; a model named `do:<what>` says it for every 
     cut                     break the chunked body in mid-answer
     no finish               end cleanly, without a finish reason, with [DONE]
     no finish no done       end cleanly, without either
-    malformed               send JSON that is none
+    malformed               send words and JSON that is none, in one write
     odd                     send JSON of another shape
     empty                   send no event at all
     page                    answer 200 with a web page
@@ -34,6 +34,7 @@ import argparse
 import asyncio
 import json
 import re
+from contextlib import suppress
 
 from .http import Exchange, Reply, StandIn
 
@@ -73,7 +74,7 @@ async def _complete(exchange: Exchange, reply: Reply) -> None:
     number = next((int(found) for found in re.findall(r"\d+", orders)), 0)
     match re.sub(r"\d+", "N", orders):
         case "error N" | "error N echo" as how:
-            key = exchange.headers.get("authorization", "")
+            key = exchange.headers.get("authorization", "").removeprefix("Bearer ")
             said = f"Refused as told. {key}" if how.endswith("echo") else "Refused as told."
             error = {"message": said, "type": "stand_in_error", "code": None}
             await reply.json(number, {"error": error}, retry_after="7")
@@ -95,8 +96,8 @@ async def _stream(reply: Reply, orders: str, number: int, words: list[str]) -> N
         case "empty":
             await reply.end()
         case "malformed":
-            await _say(reply, words)
-            await reply.send("data: {this is not JSON\n\n")
+            good = json.dumps(_chunk({"content": "".join(words)}))
+            await reply.send(f"data: {good}\n\ndata: {{this is not JSON\n\n")
             await reply.end()
         case "odd":
             await _say(reply, words)
@@ -193,10 +194,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="A stand-in for OpenAI's chat completions.")
     parser.add_argument("--port", type=int, default=0, help="0 takes a free one")
     arguments = parser.parse_args()
-    try:
+    with suppress(KeyboardInterrupt):
         asyncio.run(_serve(arguments.port))
-    except KeyboardInterrupt:
-        pass
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Stand-ins for Anthropic's messages and Google's generateContent: one answer each.
 
 They say "Hello there." after a thought. A prompt `no finish` leaves out the word that it is
-finished, `error 401` refuses, `hang` says half and waits.
+finished, `error N` refuses with status N, `hang` says half and waits.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ def google_server() -> StandIn:
 
 async def _anthropic(exchange: Exchange, reply: Reply) -> None:
     orders = _last_text(exchange.body["messages"])
-    if orders == "error 401":
-        error = {"type": "authentication_error", "message": "invalid x-api-key"}
-        await reply.json(401, {"type": "error", "error": error})
+    if orders.startswith("error "):
+        error = {"message": "Refused as told."}
+        await reply.json(int(orders[6:]), {"type": "error", "error": error})
         return
     await reply.begin()
-    message = {
+    message: dict[str, object] = {
         "id": "msg_1",
         "type": "message",
         "role": "assistant",
@@ -68,9 +68,9 @@ async def _named(reply: Reply, event: str, **content: object) -> None:
 
 async def _google(exchange: Exchange, reply: Reply) -> None:
     orders = _last_text(exchange.body["contents"])
-    if orders == "error 401":
-        error = {"code": 401, "message": "API key not valid.", "status": "UNAUTHENTICATED"}
-        await reply.json(401, {"error": error})
+    if orders.startswith("error "):
+        error = {"code": int(orders[6:]), "message": "Refused as told."}
+        await reply.json(int(orders[6:]), {"error": error})
         return
     await reply.begin()
     await reply.data(_candidate({"text": "Be kind.", "thought": True}))

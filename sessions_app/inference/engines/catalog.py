@@ -119,10 +119,10 @@ def _checked_url(url: str, wire: Wire) -> str:
     """`url`, if requests can go there. No error repeats it: people paste keys into it."""
     try:
         parts = urlsplit(url)
-        good = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        reachable = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
     except ValueError:  # a port or an IPv6 address that is none
-        good = False
-    if not good:
+        parts, reachable = urlsplit(""), False
+    if not reachable:
         raise ConfigurationError(
             f"{wire.url_variable} is not the address of a service",
             hint=f"Write scheme and host, as in http://127.0.0.1:11434/v1 or {wire.base_url}.",

@@ -29,7 +29,7 @@ export class Composer {
     const stop = slot(this.#form, "stop");
     if (!running && document.activeElement === stop) this.focus();
     stop.hidden = !running;
-    stop.disabled = false;
+    stop.removeAttribute("aria-disabled");
   }
 
   focus() {
@@ -76,11 +76,12 @@ export class Composer {
 
   async #stop() {
     const stop = slot(this.#form, "stop");
-    stop.disabled = true;
+    // Not `disabled`: that would take the focus away from somebody who works by keyboard.
+    stop.setAttribute("aria-disabled", "true");
     try {
       await post("/api/chat/cancel", { conv_id: this.#convId });
     } catch (error) {
-      stop.disabled = false;
+      stop.removeAttribute("aria-disabled");
       if (error.code !== "no_active_inference") this.#complain(error);
     }
   }

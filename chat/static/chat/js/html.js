@@ -14,6 +14,7 @@ const PROSE = {
   ALLOWED_TAGS: TAGS.split(" "),
   ALLOWED_ATTR: ["align", "href", "start"],
   ALLOWED_URI_REGEXP: SAFE_LINK,
+  ADD_URI_SAFE_ATTR: ["align", "start"],
   ALLOW_DATA_ATTR: false,
   ALLOW_ARIA_ATTR: false,
 };

@@ -22,12 +22,13 @@ const marked = new Marked({
       const level = Math.min(6, depth + HEADING_SHIFT);
       return `<h${level}>${this.parser.parseInline(tokens)}</h${level}>\n`;
     },
-    code({ text }) {
-      return `<div><pre><code>${escape(text && `${text}\n`)}</code></pre></div>\n`;
+    code({ text, codeBlockStyle }) {
+      const code = codeBlockStyle === "indented" ? text.replace(/\n+$/, "") : text;
+      return `<div><pre><code>${escape(code && `${code}\n`)}</code></pre></div>\n`;
     },
     link({ href, tokens }) {
       const words = this.parser.parseInline(tokens);
-      return SAFE_LINK.test(href) ? `<a href="${escape(href)}">${words}</a>` : words;
+      return SAFE_LINK.test(href) ? `<a href="${escape(encoded(href))}">${words}</a>` : words;
     },
     image({ href, text, tokens }) {
       const alt = tokens ? this.parser.parseInline(tokens, this.parser.textRenderer) : text;
@@ -166,6 +167,15 @@ function dress(node) {
   for (const block of blocks) {
     addCopyButton(block);
     highlight(block.querySelector("code"));
+  }
+}
+
+/** The address with what needs it percent-encoded, and nothing encoded twice. */
+function encoded(href) {
+  try {
+    return encodeURI(href).replaceAll("%25", "%");
+  } catch {
+    return href;
   }
 }
 

@@ -91,10 +91,10 @@ async def test_an_answer_is_streamed_finished_and_appended_to_the_turn(
         stop_reason="stop",
         usage=Usage(input_tokens=PROMPT_TOKENS, output_tokens=4, cached_tokens=CACHED_TOKENS),
     )
-    assert [(type(block), block.text) for block in turn.blocks] == [
-        (User, "good morning"),
-        (LlmText, heard.text),
-    ]
+    prompt, answer = turn.blocks
+    assert isinstance(prompt, User)
+    assert isinstance(answer, LlmText)
+    assert (prompt.text, answer.text) == ("good morning", heard.text)
 
 
 async def test_the_first_words_are_published_while_the_provider_is_still_silent(
@@ -210,13 +210,13 @@ def test_an_engine_outlives_the_event_loop_that_it_was_used_in() -> None:
     url = f"http://127.0.0.1:{port}/v1"
     engine = ProviderEngine(Endpoint(wire=WIRES["openai-chat"], model="stand-in", base_url=url))
 
-    async def talk() -> str:
+    async def talk(engine: ProviderEngine) -> str:
         async with openai_server(port):
             heard = Recorder()
             await ask(engine, "hello", heard)
             return heard.text
 
-    assert [asyncio.run(talk()) for _ in range(2)] == ["You said: hello "] * 2
+    assert [asyncio.run(talk(engine)) for _ in range(2)] == ["You said: hello "] * 2
     del engine
     gc.collect()
 
@@ -364,6 +364,22 @@ async def test_a_key_that_the_provider_repeats_reaches_nobody(
     assert "sk-" not in caplog.text
 
 
+async def test_a_key_of_no_known_form_is_hidden_too(server: StandIn, heard: Recorder) -> None:
+    async with engine_at(f"{server.url}/v1", key="tulip-7") as engine:
+        with pytest.raises(ProviderFailed) as failed:
+            await ask(engine, "error 400 echo", heard)
+    shown = str(failed.value) + repr(heard.events)
+    assert "tulip" not in shown
+
+
+async def test_words_that_came_with_the_failure_are_published_before_it(
+    engine: ProviderEngine, heard: Recorder
+) -> None:
+    with pytest.raises(ProviderFailed):
+        await ask(engine, "malformed", heard)
+    assert [type(event) for event in heard.events] == [TextDelta, ProviderError]
+
+
 async def test_a_refusal_without_a_key_asks_for_one(server: StandIn, heard: Recorder) -> None:
     async with engine_at(f"{server.url}/v1", key="") as engine:
         with pytest.raises(ProviderFailed, match=r"asks for a key \(401\): set OPENAI_API_KEY\."):
@@ -394,7 +410,7 @@ async def test_a_silent_provider_is_given_up(server: StandIn, heard: Recorder, p
         with pytest.raises(ProviderFailed, match="was silent for"):
             await ask(engine, prompt, heard)
     async with asyncio.timeout(PATIENCE):
-        await server.exchanges[0].abandoned.wait()
+        await (await server.exchange()).abandoned.wait()
 
 
 async def test_a_service_that_takes_no_connection_is_given_up(heard: Recorder) -> None:
@@ -417,9 +433,13 @@ async def test_a_service_that_takes_no_connection_is_given_up(heard: Recorder) -
 
 
 @asynccontextmanager
-async def provider(wire: str) -> AsyncIterator[tuple[StandIn, ProviderEngine]]:
-    server = anthropic_server() if wire == "anthropic" else google_server()
-    async with server, engine_at(server.url, wire) as engine:
+async def provider(
+    wire: str, *, read_timeout: float = PATIENCE
+) -> AsyncIterator[tuple[StandIn, ProviderEngine]]:
+    async with (
+        anthropic_server() if wire == "anthropic" else google_server() as server,
+        engine_at(server.url, wire, read_timeout=read_timeout) as engine,
+    ):
         yield server, engine
 
 
@@ -456,6 +476,22 @@ async def test_other_wires_name_their_own_key(wire: str, heard: Recorder) -> Non
         assert len(server.exchanges) == 1
     variable = WIRES[wire].key_variable
     assert str(failed.value) == f"The model's service refused the key (401): check {variable}."
+
+
+@OTHERS
+@pytest.mark.parametrize("status", [429, 500, 529])
+async def test_other_wires_ask_once(wire: str, status: int, heard: Recorder) -> None:
+    async with provider(wire) as (server, engine):
+        with pytest.raises(ProviderFailed, match=rf"\({status}\): try again in a moment\.$"):
+            await ask(engine, f"error {status}", heard)
+        assert len(server.exchanges) == 1
+
+
+@OTHERS
+async def test_silence_is_given_up_on_other_wires(wire: str, heard: Recorder) -> None:
+    async with provider(wire, read_timeout=0.05) as (_, engine):
+        with pytest.raises(ProviderFailed, match="was silent for"):
+            await ask(engine, "hang", heard)
 
 
 @OTHERS

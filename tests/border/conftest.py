@@ -1,0 +1,60 @@
+"""What the tests through the border share: fresh conversations, and accounts to sign in with."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator
+from itertools import count
+from uuid import uuid4
+
+import pytest
+import pytest_asyncio
+
+from tests.client import Visitor, visitor
+from tests.live import SERVERS, LiveServer, live_server
+
+PASSWORD = "a-password-that-nobody-guesses"
+ACCOUNTS = 24
+MAKE_ACCOUNTS = f"""
+from django.contrib.auth.hashers import make_password
+from django.contrib.auth.models import User
+password = make_password({PASSWORD!r})
+names = [f"user{{number}}" for number in range({ACCOUNTS})]
+User.objects.bulk_create(User(username=name, password=password) for name in names)
+User.objects.create(username="root", password=password, is_staff=True, is_superuser=True)
+"""
+
+
+@pytest.fixture(scope="session", params=SERVERS)
+def server(request: pytest.FixtureRequest) -> Iterator[LiveServer]:
+    """One server of each kind for the whole run; each test brings its own visitors.
+
+    With a loop of its own: pytest-asyncio's session loop ends with each test, because every test
+    is parametrised with its loop's factory, and a fixture on that loop would end with it.
+    """
+    with asyncio.Runner() as runner:
+        context = live_server(request.param)
+        yield runner.run(context.__aenter__())
+        runner.run(context.__aexit__(None, None, None))
+
+
+@pytest.fixture
+def conv() -> str:
+    """The id of a conversation that nobody has used."""
+    return str(uuid4())
+
+
+@pytest.fixture(scope="session")
+def accounts(server: LiveServer) -> Iterator[Callable[[], str]]:
+    """Gives the name of an account that no other test uses; its password is PASSWORD."""
+    server.manage("shell", "-v0", "-c", MAKE_ACCOUNTS)
+    numbers = count()
+    yield lambda: f"user{next(numbers)}"
+
+
+@pytest_asyncio.fixture
+async def root(server: LiveServer, accounts: object) -> AsyncIterator[Visitor]:
+    """The operator: a superuser who has signed in."""
+    async with visitor(server.url) as somebody:
+        await somebody.sign_in("root", PASSWORD)
+        yield somebody

@@ -1,0 +1,150 @@
+"""Without scripts, without a mouse, on a small screen, in a reader's hands."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from playwright.async_api import expect
+
+from tests.browser.conftest import OpenChat
+from tests.live import LiveServer
+
+pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.slow]
+
+
+async def test_without_scripts_the_pages_read_and_post(server: LiveServer, visit: OpenChat):
+    chat = await visit(server.url, java_script_enabled=False)
+    await chat.prompt.fill("hang")
+    await chat.send_button.click()
+    await expect(chat.page.get_by_role("heading", level=1)).to_have_text("hang")
+    await expect(chat.page.locator("noscript")).to_contain_text("still being written")
+    conversation = chat.page.url
+
+    await chat.prompt.fill("and this?\n  indented")
+    await chat.send_button.click()
+    assert chat.page.url == conversation
+    await expect(chat.error).not_to_be_empty()
+    await expect(chat.prompt).to_have_value("and this?\n  indented")
+
+    await chat.stop_button.click()
+    assert chat.page.url == conversation
+    await chat.ended("cancelled")
+    await expect(chat.stop_button).to_be_hidden()
+    await expect(chat.error).to_be_empty()
+
+    await chat.prompt.fill("markdown")
+    await chat.send_button.click()
+    await expect(chat.inferences).to_have_count(2)
+    while await chat.inferences.last.get_attribute("data-status") == "running":
+        await chat.page.reload()
+    await expect(chat.answers.get_by_role("table")).to_be_visible()
+
+    await chat.page.get_by_role("link", name="New").click()
+    await chat.row("hang").get_by_role("link").click()
+    assert chat.page.url == conversation
+
+
+async def test_without_scripts_an_empty_prompt_is_refused_where_it_was_written(
+    server: LiveServer, visit: OpenChat
+):
+    chat = await visit(server.url, java_script_enabled=False)
+    await chat.prompt.fill("   ")
+    await chat.send_button.click()
+    assert chat.page.url == f"{server.url}/"
+    await expect(chat.error).not_to_be_empty()
+
+
+async def test_the_keyboard_is_enough(server: LiveServer, visit: OpenChat):
+    chat = await visit(server.url)
+    keyboard = chat.page.keyboard
+    await expect(chat.prompt).to_be_focused()
+    await keyboard.type("slow 30")
+    await keyboard.press("Enter")
+    await expect(chat.answers).to_have_text(re.compile("1 2"))
+    await expect(chat.prompt).to_be_focused()
+    await keyboard.type("one")
+    await keyboard.press("Shift+Enter")
+    await keyboard.type("two")
+    await expect(chat.prompt).to_have_value("one\ntwo")
+    while not await chat.stop_button.evaluate("(stop) => stop === document.activeElement"):
+        await keyboard.press("Tab")
+        assert await chat.page.evaluate("document.activeElement !== document.body")
+    await keyboard.press("Space")
+    await chat.ended("cancelled")
+    await expect(chat.prompt).to_be_focused()
+    await keyboard.press("Enter")
+    await chat.ended(count=2)
+    thinking = chat.page.locator("summary").last
+    await thinking.focus()
+    await keyboard.press("Enter")
+    await expect(chat.page.locator("details[open] .prose")).to_be_visible()
+
+
+async def test_the_skip_link_leads_to_the_content(server: LiveServer, visit: OpenChat):
+    chat = await visit(f"{server.url}/accounts/login/")
+    skip = chat.page.get_by_role("link", name="Skip to the content")
+    await skip.focus()
+    await expect(skip).to_be_in_viewport()
+    await chat.page.keyboard.press("Enter")
+    await expect(chat.page.get_by_role("main")).to_be_focused()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+async def test_nothing_scrolls_sideways_on_a_small_screen(
+    server: LiveServer, visit: OpenChat, scheme: str
+):
+    options = {"viewport": {"width": 360, "height": 640}, "color_scheme": scheme}
+    chat = await visit(server.url, **options)
+    await chat.say("markdown")
+    await chat.ended()
+    await chat.say(f"{'a' * 300} {'https://example.test/' * 12}")
+    await chat.ended(count=2)
+    await chat.say("fail")
+    await chat.ended("failed", count=3)
+    for url in (chat.page.url, f"{server.url}/", f"{server.url}/accounts/login/"):
+        await chat.page.goto(url)
+        width = await chat.page.evaluate("document.documentElement.scrollWidth")
+        assert width == 360, url
+
+
+async def test_the_page_follows_the_answer_until_the_person_scrolls_up(
+    server: LiveServer, visit: OpenChat
+):
+    chat = await visit(server.url, viewport={"width": 800, "height": 500})
+    jump = chat.page.get_by_role("button", name="Jump to latest")
+    await chat.say("long 600")
+    await chat.ended()
+    await expect(chat.answers.get_by_text("word600")).to_be_in_viewport()
+    await expect(jump).to_be_hidden()
+    await chat.say("slow 30")
+    await expect(chat.answers.last).to_have_text(re.compile("Counting: 1"))
+    await chat.page.mouse.move(400, 200)
+    await chat.page.mouse.wheel(0, -600)
+    await expect(jump).to_be_visible()
+    top = await chat.page.evaluate("scrollY")
+    await expect(chat.answers.last).to_have_text(re.compile("1 2 3"))
+    assert await chat.page.evaluate("scrollY") == top
+    await jump.click()
+    await expect(chat.answers.last).to_be_in_viewport()
+    await expect(chat.prompt).to_be_focused()
+    await chat.stop_button.click()
+    await chat.ended("cancelled", count=2)
+
+
+async def test_a_reader_hears_the_changes_and_not_every_word(server: LiveServer, visit: OpenChat):
+    chat = await visit(server.url)
+    await chat.say("what is this")
+    await expect(chat.page.locator("[data-announcer]")).to_contain_text("The answer is complete.")
+    await expect(chat.page.get_by_role("log")).to_have_attribute("aria-live", "off")
+
+
+async def test_a_prompt_too_long_for_the_cookie_still_comes_back(
+    server: LiveServer, visit: OpenChat
+):
+    chat = await visit(server.url)
+    words = "ä" * 40_000
+    await chat.prompt.fill(words)
+    await chat.send_button.click()
+    await expect(chat.error).not_to_be_empty()
+    await expect(chat.prompt).to_have_value(words)

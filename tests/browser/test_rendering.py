@@ -1,0 +1,183 @@
+"""One Markdown, three ways to the page: the server's, the script's at once, the script's bit by bit."""
+
+from __future__ import annotations
+
+import pytest
+from playwright.async_api import Page, expect
+
+from chat.markdown import render
+from tests.browser.chat import NORMALISED
+from tests.browser.conftest import OpenChat
+from tests.browser.corpus import HONEST, HOSTILE
+from tests.live import LiveServer
+
+pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.slow]
+
+# The module as the page itself has it: a second copy would want a second Trusted Types policy.
+MODULE = """(name) => import(performance.getEntriesByType("resource")
+  .map((entry) => entry.name)
+  .find((url) => new RegExp(`/js/${name}(\\.[0-9a-f]+)?\\.js$`).test(url)))"""
+
+# requestAnimationFrame calls at once, so that every single character is drawn.
+RENDER = (
+    """async ({ source, characters }) => {
+  const { Markdown } = await (%s)("markdown");
+  const normalised = %s;
+  const later = window.requestAnimationFrame;
+  window.requestAnimationFrame = (draw) => (draw(), null);
+  const target = document.createElement("div");
+  const markdown = new Markdown(target);
+  if (characters) for (const character of source) markdown.append(character);
+  markdown.finish(source);
+  window.requestAnimationFrame = later;
+  return normalised(target);
+}"""
+    % (MODULE, NORMALISED)
+)
+
+# Every prefix is drawn; what is not on the list is reported.
+INSPECT = (
+    """async (source) => {
+  const { Markdown } = await (%s)("markdown");
+  const target = document.createElement("div");
+  document.body.append(target);
+  const markdown = new Markdown(target);
+  const tags = new Set(("A BLOCKQUOTE BR BUTTON CODE DEL DIV EM H3 H4 H5 H6 HR LI OL P PRE SPAN " +
+    "STRONG TABLE TBODY TD TH THEAD TR UL").split(" "));
+  const attributes = new Set(["align", "class", "href", "rel", "start", "target", "type"]);
+  const classes =
+    /^(button button-quiet code-copy|code-block|table-block|language-[\\w+#.-]+|hljs-[\\w -]+)$/;
+  const found = new Set();
+  const characters = [...source];
+  for (let end = 1; end <= characters.length; end += 1) {
+    const prefix = characters.slice(0, end).join("");
+    markdown.replace(prefix);
+    if (end === characters.length) markdown.finish(prefix);
+    for (const element of target.querySelectorAll("*")) {
+      if (!tags.has(element.tagName)) found.add(`<${element.tagName}> in ${prefix}`);
+      for (const { name, value } of element.attributes) {
+        const fine = attributes.has(name)
+          && (name !== "href" || /^(https?|mailto):/.test(value))
+          && (name !== "class" || classes.test(value));
+        if (!fine) found.add(`${name}=${value} in ${prefix}`);
+      }
+    }
+  }
+  target.remove();
+  return [...found];
+}"""
+    % MODULE
+)
+
+
+async def drawn(page: Page, source: str, *, characters: bool) -> str:
+    html: str = await page.evaluate(RENDER, {"source": source, "characters": characters})
+    return html
+
+
+async def test_server_and_script_show_the_same_elements(server: LiveServer, visit: OpenChat):
+    chat = await visit(server.url)
+    bare = await visit("about:blank")
+    different = []
+    for source in HONEST:
+        await bare.page.set_content(f"<div>{render(source)}</div>")
+        by_server = await bare.page.locator("body > div").evaluate(NORMALISED)
+        by_script = await drawn(chat.page, source, characters=False)
+        if by_server != by_script:
+            different.append(f"{source!r}\nSERVER\n{by_server}\nSCRIPT\n{by_script}")
+    assert not different, "\n\n".join(different)
+
+
+async def test_text_that_grows_ends_as_text_that_came_at_once(
+    server: LiveServer, visit: OpenChat
+):
+    chat = await visit(server.url)
+    together = "\n\n".join(source for source in HONEST if "never closed" not in source)
+    different = []
+    for source in [*HONEST, *HOSTILE, together]:
+        grown = await drawn(chat.page, source, characters=True)
+        at_once = await drawn(chat.page, source, characters=False)
+        if grown != at_once:
+            different.append(f"{source!r}\nGROWN\n{grown}\nAT ONCE\n{at_once}")
+    assert not different, "\n\n".join(different)
+
+
+async def test_no_prefix_of_a_hostile_text_makes_an_element_that_is_not_listed(
+    server: LiveServer, visit: OpenChat
+):
+    chat = await visit(server.url)
+    for source in HOSTILE:
+        assert await chat.page.evaluate(INSPECT, source) == []
+
+
+async def test_text_nested_too_deep_is_shown_as_it_is(server: LiveServer, visit: OpenChat):
+    chat = await visit(server.url)
+    for source in ("> " * 5_000, "- " * 5_000, "[" * 20_000, "*a " * 20_000, "![" * 5_000):
+        assert await drawn(chat.page, source, characters=False)
+
+
+async def test_a_hostile_model_reaches_nobody_and_runs_nothing(
+    echo_server: LiveServer, visit: OpenChat
+):
+    """The whole way: prompt, provider, log, socket, page; then the server's own rendering of it."""
+    chat = await visit(echo_server.url)
+    await chat.say("begin")
+    await chat.ended()
+    await chat.live()
+    for count, source in enumerate(HOSTILE, start=2):
+        await chat.say(source)
+        await chat.ended(count=count)
+    live = await chat.cards()
+    await chat.page.reload()
+    await chat.live()
+    assert await chat.cards() == live
+    plain = await visit(chat.page.url, cookies_of=chat, java_script_enabled=False)
+    assert await plain.cards() == live
+
+
+async def test_server_rendered_cards_are_the_cards_that_scripts_make(
+    server: LiveServer, visit: OpenChat
+):
+    live = await visit(server.url)
+    await live.say("markdown")
+    await live.ended()
+    for count, prompt in enumerate(("fail", "slow 1", "what is this", "help"), start=2):
+        await live.say(prompt)
+        await live.ended("failed" if prompt == "fail" else "completed", count=count)
+    plain = await visit(live.page.url, cookies_of=live, java_script_enabled=False)
+    assert await plain.cards() == await live.cards()
+    await live.page.reload()
+    await live.live()
+    assert await plain.cards() == await live.cards()
+
+
+async def test_a_snapshot_makes_the_same_cards_as_the_frames(
+    server: LiveServer, visit: OpenChat
+):
+    live = await visit(server.url)
+    await live.say("markdown")
+    await live.ended()
+    by_frames = await live.cards()
+    await live.timeline.evaluate(
+        """async (root, url) => {
+          const { Timeline } = await (%s)("timeline");
+          const { entities } = await (await fetch(url)).json();
+          new Timeline(root).replace(entities);
+        }"""
+        % MODULE,
+        f"/api/timeline?conv_id={live.conv_id}",
+    )
+    assert await live.cards() == by_frames
+
+
+async def test_code_is_coloured_and_copied(server: LiveServer, visit: OpenChat):
+    chat = await visit(server.url, permissions=["clipboard-read", "clipboard-write"])
+    await chat.say("markdown")
+    await chat.ended()
+    block = chat.page.locator(".code-block").first
+    await expect(block.locator(".hljs-keyword").first).to_be_visible()
+    await block.hover()
+    await block.get_by_role("button", name="Copy").click()
+    await expect(block.get_by_role("button", name="Copied")).to_be_visible()
+    copied = await chat.page.evaluate("navigator.clipboard.readText()")
+    assert copied == await block.locator("code").text_content()
