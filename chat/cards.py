@@ -1,7 +1,7 @@
 """Timeline entities → the cards of a page. Pure.
 
-A card's name picks its template (`templates/chat/cards/<name>.html`) and, in the browser, its module
-(`static/chat/js/cards/<name>.js`): a new kind is one of each and its name here.
+A card's name picks its template (`templates/chat/cards/<name>.html`) and, in the browser, its
+module (`static/chat/js/cards/<name>.js`): a new kind is one of each and its name here.
 """
 
 from __future__ import annotations

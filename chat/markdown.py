@@ -1,7 +1,7 @@
 """Markdown → HTML that is safe to show. Pure.
 
-Model output is hostile: raw HTML stays text, pictures become words (nothing is fetched), links go to
-the web or to mail only. `nh3` is a second fence behind the parser. The browser renders the same
+Model output is hostile: raw HTML stays text, pictures become words (nothing is fetched), links go
+to the web or to mail only. `nh3` is a second fence behind the parser. The browser renders the same
 Markdown to the same elements (static/chat/js/markdown.js); a browser test compares the two.
 """
 

@@ -77,7 +77,7 @@ async def conversation(request: HttpRequest, conv_id: str) -> HttpResponse:
 
 
 async def _submit(request: HttpRequest, conv_id: str | None) -> str | None:
-    """The conversation's page; None when the prompt was refused, with the reason left as a message."""
+    """The conversation's page; None when the prompt was refused, the reason left as a message."""
     prompt = request.POST.get("prompt", "")
     try:
         started = await submit_prompt(

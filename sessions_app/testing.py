@@ -1,6 +1,6 @@
-"""Doubles for tests, ours and an app author's: an engine that plays a script, a sink that remembers.
+"""Doubles for tests: an engine that plays a script, a sink that remembers.
 
-They need neither Django nor a network:
+For our tests and an app author's. They need neither Django nor a network:
 
     middle = Gate("middle")
     engine = ScriptedEngine(TextDelta("Hel"), middle, TextDelta("lo"), ModelCallFinished())

@@ -9,7 +9,7 @@ from .secret import secret_key
 
 env = environ.Env()
 BASE_DIR = Path(__file__).resolve().parent.parent
-STATE_DIR = Path(env.str("WEBCHAT_STATE_DIR", default=str(BASE_DIR / ".webchat")))
+STATE_DIR = Path(env.str("WEBCHAT_STATE_DIR", default="") or BASE_DIR / ".webchat")
 
 DEBUG = env.bool("DEBUG", default=False)
 SECRET_KEY = env.str("SECRET_KEY", default="") or secret_key(STATE_DIR / "secret_key")

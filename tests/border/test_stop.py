@@ -148,7 +148,7 @@ async def test_stop_works_from_a_page_without_scripts(anna: Visitor, conv: str):
         answer = await anna.http.post(f"/c/{conv}/", data={"stop": "1", **token})
         frames = await socket.until("inference.finished")
 
-    assert (answer.status_code, answer.headers["location"]) == (302, f"/c/{conv}/")
+    assert answer.headers["location"] == f"/c/{conv}/"
     assert frames[-1]["data"]["status"] == "cancelled"
 
 

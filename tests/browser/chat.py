@@ -3,30 +3,19 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any
 
 from playwright.async_api import Locator, Page, expect
 
 CONVERSATION = re.compile(r"/c/([^/]+)/$")
 
-NORMALISED = """(element) => {
-  const copy = element.cloneNode(true);
-  for (const button of copy.querySelectorAll(".code-copy")) button.remove();
-  for (const code of copy.querySelectorAll("pre > code")) code.textContent = code.textContent;
-  const show = (node) => {
-    if (node.nodeType === Node.TEXT_NODE) {
-      const text = node.data;
-      if (node.parentElement.closest("pre, .message-bubble")) return JSON.stringify(text);
-      return text.trim() && JSON.stringify(text.replace(/\\s+/g, " ").trim());
-    }
-    if (node.nodeType !== Node.ELEMENT_NODE) return "";
-    const attributes = [...node.attributes].map((a) => ` ${a.name}=${a.value}`).sort().join("");
-    const inner = [...node.childNodes].map(show).filter(Boolean).join("\\n");
-    return `<${node.localName}${attributes}>\\n${inner}\\n</${node.localName}>`;
-  };
-  copy.normalize();
-  return show(copy);
-}"""
+PROBE = Path(__file__).with_name("probe.js").read_text()
+
+
+async def probe(page: Page, function: str, argument: object) -> Any:
+    """Calls a function of probe.js inside the page."""
+    return await page.evaluate(f"(argument) => {{{PROBE}\nreturn {function}(argument);}}", argument)
 
 
 class Chat:
@@ -39,7 +28,6 @@ class Chat:
         self.stop_button = page.get_by_role("button", name="Stop the answer")
         self.error = page.locator('[data-composer] [data-slot="error"]')
         self.connection = page.locator("[data-connection]")
-        self.timeline = page.locator("[data-timeline]")
         self.answers = page.locator('[data-card="assistant"] [data-slot="text"]')
         self.inferences = page.locator('[data-card="inference"]')
 
@@ -80,8 +68,8 @@ class Chat:
 
     async def cards(self) -> str:
         """The timeline without what scripts put on top: one line for each tag and text."""
-        html: str = await self.timeline.evaluate(NORMALISED)
-        return html
+        cards: str = await probe(self.page, "normalised", "[data-timeline]")
+        return cards
 
     async def shows_the_whole_timeline(self) -> None:
         """Every entity once, in order, and each answer's text as the server has it."""

@@ -1,4 +1,4 @@
-"""A real browser, and pages that watch themselves: no test may leave an error or a request behind."""
+"""A real browser, and pages that watch themselves: a test may leave no error and no request."""
 
 from __future__ import annotations
 
@@ -14,10 +14,14 @@ from tests.browser.chat import Chat
 from tests.browser.echo import echo_model
 from tests.live import LiveServer, live_server
 
-ARGUMENTS = (
-    "--no-sandbox --disable-gpu --no-first-run --disable-background-networking "
-    "--disable-component-update --disable-sync"
-).split()
+ARGUMENTS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
 
 OURS = ("http://127.0.0.1:", "data:")
 

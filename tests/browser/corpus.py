@@ -1,4 +1,4 @@
-"""Texts a model might say: hostile ones that must do nothing, and honest ones that must look right."""
+"""What a model might say: hostile texts that must do nothing, honest ones that must look right."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ HOSTILE: tuple[str, ...] = (
     f"[run](javascript&colon;{BOOM}) [run](//attacker.test) [run](/accounts/logout/) [run](#main)",
     f"[run][x]\n\n[x]: javascript:{BOOM}",
     f"see <javascript:{BOOM}> <data:text/html,x> <{FAR}/auto> <file:///etc/passwd>",
-    f"[a](https://x.test 'title\" onmouseover=\"{BOOM}') [b](https://x.test\"onclick={BOOM})",
+    f'[a](https://x.test \'title" onmouseover="{BOOM}\') [b](https://x.test"onclick={BOOM})',
     f"![pixel]({FAR}/pixel.png) ![]({FAR}/empty.png) ![x][pic]\n\n[pic]: {FAR}/ref.png",
     f"![x](https://good.test@attacker.test/p.png) [![in a link]({FAR}/i.png)](https://x.test)",
     f'![x" onerror="{BOOM}]({FAR}/q.png) ![<img src=x onerror={BOOM}>]({FAR}/alt.png)',
@@ -64,7 +64,7 @@ HONEST: tuple[str, ...] = (
     "**bold** *italic* ***both*** ~~gone~~ `code` ~not~ 2 * 3 * 4",
     "- a\n- b\n  - c\n    - d\n- e\n\nafter",
     "- a\n\n- b\n\n  more of b\n\n- c",
-    "1. one\n2. two\n\n   ```python\n   def f(x: int) -> str:\n       return 'x'\n   ```\n\n3. three",
+    "1. one\n2. two\n\n   ```python\n   def f(x: int) -> str:\n       return x\n   ```\n\n3. three",
     "1. a\n\n2. b\n\n3. c",
     "7. seven\n8. eight",
     "- [x] done\n- [ ] to do\n",
@@ -73,7 +73,7 @@ HONEST: tuple[str, ...] = (
     "para\n#5 is no heading",
     "para\n- a list may interrupt it",
     "> quoted\ngoes on lazily\n\n> another\n>\n> > nested",
-    "| Left | Right | Middle |\n|:-----|------:|:------:|\n| a | b | c |\n| `d` | **e** | f |\n\nafter",
+    "| Left | Right | Middle |\n|:---|---:|:---:|\n| a | b | c |\n| `d` | **e** | f |\n\nafter",
     "```js\nconst a = 1 < 2 && 3;\n```\n\nbetween\n\n```\nplain\n\n\nblank lines\n```",
     "```\nnever closed\nand on",
     "~~~ruby\nputs 'x'\n~~~\n",

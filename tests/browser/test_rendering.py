@@ -1,4 +1,4 @@
-"""One Markdown, three ways to the page: the server's, the script's at once, the script's bit by bit."""
+"""One Markdown, three ways to the page: the server's, the script's, the script's bit by bit."""
 
 from __future__ import annotations
 
@@ -6,72 +6,18 @@ import pytest
 from playwright.async_api import Page, expect
 
 from chat.markdown import render
-from tests.browser.chat import NORMALISED
+from tests.browser.chat import probe
 from tests.browser.conftest import OpenChat
 from tests.browser.corpus import HONEST, HOSTILE
 from tests.live import LiveServer
 
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.slow]
 
-# The module as the page itself has it: a second copy would want a second Trusted Types policy.
-MODULE = """(name) => import(performance.getEntriesByType("resource")
-  .map((entry) => entry.name)
-  .find((url) => new RegExp(`/js/${name}(\\.[0-9a-f]+)?\\.js$`).test(url)))"""
-
-# requestAnimationFrame calls at once, so that every single character is drawn.
-RENDER = (
-    """async ({ source, characters }) => {
-  const { Markdown } = await (%s)("markdown");
-  const normalised = %s;
-  const later = window.requestAnimationFrame;
-  window.requestAnimationFrame = (draw) => (draw(), null);
-  const target = document.createElement("div");
-  const markdown = new Markdown(target);
-  if (characters) for (const character of source) markdown.append(character);
-  markdown.finish(source);
-  window.requestAnimationFrame = later;
-  return normalised(target);
-}"""
-    % (MODULE, NORMALISED)
-)
-
-# Every prefix is drawn; what is not on the list is reported.
-INSPECT = (
-    """async (source) => {
-  const { Markdown } = await (%s)("markdown");
-  const target = document.createElement("div");
-  document.body.append(target);
-  const markdown = new Markdown(target);
-  const tags = new Set(("A BLOCKQUOTE BR BUTTON CODE DEL DIV EM H3 H4 H5 H6 HR LI OL P PRE SPAN " +
-    "STRONG TABLE TBODY TD TH THEAD TR UL").split(" "));
-  const attributes = new Set(["align", "class", "href", "rel", "start", "target", "type"]);
-  const classes =
-    /^(button button-quiet code-copy|code-block|table-block|language-[\\w+#.-]+|hljs-[\\w -]+)$/;
-  const found = new Set();
-  const characters = [...source];
-  for (let end = 1; end <= characters.length; end += 1) {
-    const prefix = characters.slice(0, end).join("");
-    markdown.replace(prefix);
-    if (end === characters.length) markdown.finish(prefix);
-    for (const element of target.querySelectorAll("*")) {
-      if (!tags.has(element.tagName)) found.add(`<${element.tagName}> in ${prefix}`);
-      for (const { name, value } of element.attributes) {
-        const fine = attributes.has(name)
-          && (name !== "href" || /^(https?|mailto):/.test(value))
-          && (name !== "class" || classes.test(value));
-        if (!fine) found.add(`${name}=${value} in ${prefix}`);
-      }
-    }
-  }
-  target.remove();
-  return [...found];
-}"""
-    % MODULE
-)
+NUL = "\\u0000"
 
 
 async def drawn(page: Page, source: str, *, characters: bool) -> str:
-    html: str = await page.evaluate(RENDER, {"source": source, "characters": characters})
+    html: str = await probe(page, "drawn", {"source": source, "characters": characters})
     return html
 
 
@@ -81,16 +27,14 @@ async def test_server_and_script_show_the_same_elements(server: LiveServer, visi
     different = []
     for source in HONEST:
         await bare.page.set_content(f"<div>{render(source)}</div>")
-        by_server = await bare.page.locator("body > div").evaluate(NORMALISED)
+        by_server = await probe(bare.page, "normalised", "body > div")
         by_script = await drawn(chat.page, source, characters=False)
         if by_server != by_script:
             different.append(f"{source!r}\nSERVER\n{by_server}\nSCRIPT\n{by_script}")
     assert not different, "\n\n".join(different)
 
 
-async def test_text_that_grows_ends_as_text_that_came_at_once(
-    server: LiveServer, visit: OpenChat
-):
+async def test_text_that_grows_ends_as_text_that_came_at_once(server: LiveServer, visit: OpenChat):
     chat = await visit(server.url)
     together = "\n\n".join(source for source in HONEST if "never closed" not in source)
     different = []
@@ -107,7 +51,7 @@ async def test_no_prefix_of_a_hostile_text_makes_an_element_that_is_not_listed(
 ):
     chat = await visit(server.url)
     for source in HOSTILE:
-        assert await chat.page.evaluate(INSPECT, source) == []
+        assert await probe(chat.page, "strangers", source) == []
 
 
 async def test_text_nested_too_deep_is_shown_as_it_is(server: LiveServer, visit: OpenChat):
@@ -119,7 +63,7 @@ async def test_text_nested_too_deep_is_shown_as_it_is(server: LiveServer, visit:
 async def test_a_hostile_model_reaches_nobody_and_runs_nothing(
     echo_server: LiveServer, visit: OpenChat
 ):
-    """The whole way: prompt, provider, log, socket, page; then the server's own rendering of it."""
+    """The whole way: prompt, provider, log, socket, page; then as the server renders it."""
     chat = await visit(echo_server.url)
     await chat.say("begin")
     await chat.ended()
@@ -127,7 +71,7 @@ async def test_a_hostile_model_reaches_nobody_and_runs_nothing(
     for count, source in enumerate(HOSTILE, start=2):
         await chat.say(source)
         await chat.ended(count=count)
-    live = await chat.cards()
+    live = (await chat.cards()).replace(NUL, "")  # no HTML document can hold one
     await chat.page.reload()
     await chat.live()
     assert await chat.cards() == live
@@ -151,22 +95,12 @@ async def test_server_rendered_cards_are_the_cards_that_scripts_make(
     assert await plain.cards() == await live.cards()
 
 
-async def test_a_snapshot_makes_the_same_cards_as_the_frames(
-    server: LiveServer, visit: OpenChat
-):
+async def test_a_snapshot_makes_the_same_cards_as_the_frames(server: LiveServer, visit: OpenChat):
     live = await visit(server.url)
     await live.say("markdown")
     await live.ended()
     by_frames = await live.cards()
-    await live.timeline.evaluate(
-        """async (root, url) => {
-          const { Timeline } = await (%s)("timeline");
-          const { entities } = await (await fetch(url)).json();
-          new Timeline(root).replace(entities);
-        }"""
-        % MODULE,
-        f"/api/timeline?conv_id={live.conv_id}",
-    )
+    await probe(live.page, "showSnapshot", f"/api/timeline?conv_id={live.conv_id}")
     assert await live.cards() == by_frames
 
 

@@ -174,9 +174,7 @@ async def test_a_frame_that_comes_twice_counts_once(server: LiveServer, visit: O
     assert len(addresses) == 1
 
 
-async def test_a_delta_out_of_place_is_answered_by_a_snapshot(
-    server: LiveServer, visit: OpenChat
-):
+async def test_a_delta_out_of_place_is_answered_by_a_snapshot(server: LiveServer, visit: OpenChat):
     chat = await visit("about:blank")
     bent: list[int] = []
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -29,10 +31,10 @@ class Clock:
         return self.ms
 
 
-def log_with(*sizes: int, clock: Clock | None = None, **window: float) -> MemoryFrameLog:
-    log = MemoryFrameLog(
-        "conv", epoch=7, window=Window(**window), now_ms=clock or Clock()  # type: ignore[arg-type]
-    )
+def log_with(
+    *sizes: int, clock: Clock | None = None, window: Window | None = None
+) -> MemoryFrameLog:
+    log = MemoryFrameLog("conv", epoch=7, window=window, now_ms=clock or Clock())
     at_once(log.append(batch(*sizes)))
     return log
 
@@ -73,14 +75,14 @@ def test_a_frame_is_kept_as_it_was_given():
 
 
 def test_the_oldest_frames_go_when_there_are_too_many():
-    log = log_with(*[1] * 10, frames=4)
+    log = log_with(*[1] * 10, window=Window(frames=4))
     assert read(log, 6) == [7, 8, 9, 10]
     assert read(log, 5) == "window"
     assert log.kept == (4, 4)
 
 
 def test_the_oldest_frames_go_when_they_weigh_too_much():
-    log = log_with(10, 10, 10, 10, bytes=25)
+    log = log_with(10, 10, 10, 10, window=Window(bytes=25))
     assert read(log, 2) == [3, 4]
     assert read(log, 1) == "window"
     assert log.kept == (2, 20)
@@ -88,7 +90,7 @@ def test_the_oldest_frames_go_when_they_weigh_too_much():
 
 def test_the_oldest_frames_go_when_they_are_too_old_also_without_a_new_one():
     clock = Clock()
-    log = log_with(1, 1, clock=clock, seconds=10)
+    log = log_with(1, 1, clock=clock, window=Window(seconds=10))
     clock.ms = 6_000
     at_once(log.append(batch(1, after=2, at_ms=6_000)))
     clock.ms = 10_000
@@ -102,7 +104,7 @@ def test_the_oldest_frames_go_when_they_are_too_old_also_without_a_new_one():
 
 
 def test_a_frame_larger_than_the_window_is_in_the_snapshot_alone():
-    log = log_with(1, 100, bytes=50)
+    log = log_with(1, 100, window=Window(bytes=50))
     assert log.head.seq == 2
     assert log.kept == (0, 0)
     assert read(log, 1) == "window"
@@ -125,7 +127,7 @@ def test_a_frame_larger_than_the_window_is_in_the_snapshot_alone():
     ],
 )
 def test_a_cursor_that_cannot_be_proved_is_refused_and_told_why(cursor: Cursor, reason: str):
-    log = log_with(*[1] * 10, frames=4)
+    log = log_with(*[1] * 10, window=Window(frames=4))
     assert at_once(log.read(cursor, limit=10)) == Gap(reason)  # type: ignore[arg-type]
 
 
@@ -158,7 +160,7 @@ def test_the_active_inference_is_the_one_that_started_and_has_not_finished():
 def test_the_snapshot_holds_also_what_the_window_has_lost():
     clock = Clock()
     clock.ms = 99
-    log = log_with(clock=clock, frames=1)
+    log = log_with(clock=clock, window=Window(frames=1))
     at_once(log.append(numbered(frames_of([*inference(1, "a"), *inference(2, "b")]))))
     snapshot = at_once(log.snapshot())
     assert [entity.id for entity in snapshot.entities] == ["u1", "i1", "m1", "u2", "i2", "m2"]
@@ -172,7 +174,7 @@ def test_epochs_rise_whatever_the_clock_does(times: list[int]):
     clock = iter(times)
     epochs = Epochs(now_ms=lambda: next(clock))
     named = [epochs.next() for _ in times]
-    assert all(a < b for a, b in zip(named, named[1:], strict=False))
+    assert all(a < b for a, b in pairwise(named))
     assert all(epoch >= now for epoch, now in zip(named, times, strict=True))
 
 

@@ -11,10 +11,11 @@ import pytest
 from chat.markdown import LINK_REL, LINK_SCHEMES, picture_words, render
 from tests.browser.corpus import FAR, HONEST, HOSTILE
 
-TAGS = set(
-    "a blockquote br code del div em h3 h4 h5 h6 hr li ol p pre strong"
-    " table tbody td th thead tr ul".split()
-)
+TAGS = {
+    *("a", "blockquote", "br", "code", "del", "div", "em", "hr", "p", "pre", "strong"),
+    *("h3", "h4", "h5", "h6", "li", "ol", "ul"),
+    *("table", "tbody", "td", "th", "thead", "tr"),
+}
 ATTRIBUTES = {
     "a": {"href", "rel", "target"},
     "code": {"class"},

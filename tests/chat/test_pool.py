@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given, settings
@@ -210,21 +211,24 @@ def test_the_first_reason_to_close_counts():
     assert one.closing == 4501
 
 
-async def test_whoever_waits_is_woken_by_a_batch_a_reply_a_close_and_an_answer():
-    for happening in (
-        lambda one: one.offer(entries(1, 1)),
-        lambda one: one.offer(entries(7, 7)),
-        lambda one: one.reply("x"),
-        lambda one: one.close(4008),
-        lambda one: one.acknowledge(0),
-        lambda one: one.wake(),
-    ):
-        one = connection()
-        waiting = asyncio.create_task(one.wait(3600))
-        await asyncio.sleep(0)
-        happening(one)
-        assert await waiting
-    assert asyncio.get_running_loop().time() < 1
+HAPPENINGS: dict[str, Callable[[Connection], object]] = {
+    "a batch": lambda one: one.offer(entries(1, 1)),
+    "a batch refused": lambda one: one.offer(entries(7, 7)),
+    "a reply": lambda one: one.reply("x"),
+    "a close": lambda one: one.close(4008),
+    "an answer": lambda one: one.acknowledge(0),
+    "a wake": lambda one: one.wake(),
+}
+
+
+@pytest.mark.parametrize("happening", HAPPENINGS.values(), ids=HAPPENINGS.keys())
+async def test_whoever_waits_is_woken(happening: Callable[[Connection], object]):
+    one, before = connection(), asyncio.get_running_loop().time()
+    waiting = asyncio.create_task(one.wait(3600))
+    await asyncio.sleep(0)
+    happening(one)
+    assert await waiting
+    assert asyncio.get_running_loop().time() == before
 
 
 async def test_waiting_ends_when_its_time_is_over():
@@ -236,6 +240,11 @@ async def test_waiting_ends_when_its_time_is_over():
 # Flow control
 
 
+def full(one: Connection) -> bool:
+    """True when no more may be sent before the client answers."""
+    return not one.may_send
+
+
 def send(one: Connection, first: int, last: int, size: int) -> None:
     for seq in range(first, last + 1):
         one.sent(size, seq)
@@ -244,34 +253,34 @@ def send(one: Connection, first: int, last: int, size: int) -> None:
 def test_before_its_first_pong_a_client_may_have_16_mebibytes_and_then_1():
     one = connection()
     send(one, 1, 16 * 1024 - 1, 1024)
-    assert one.may_send
+    assert not full(one)
     one.sent(1024, 16 * 1024)
-    assert not one.may_send
+    assert full(one)
     one.acknowledge(16 * 1024)
-    assert one.may_send
+    assert not full(one)
     send(one, 16 * 1024 + 1, 17 * 1024 - 1, 1024)
-    assert one.may_send
+    assert not full(one)
     one.sent(1024, 17 * 1024)
-    assert not one.may_send
+    assert full(one)
 
 
 def test_an_answer_frees_what_was_sent_up_to_it():
     one = connection(unanswered_bytes=100, ack_step_bytes=10)
     one.acknowledge(0)
     send(one, 1, 10, 10)
-    assert not one.may_send
+    assert full(one)
     one.acknowledge(0)
-    assert not one.may_send
+    assert full(one)
     one.acknowledge(4)
-    assert one.may_send
+    assert not full(one)
     send(one, 11, 13, 10)
-    assert one.may_send
+    assert not full(one)
     one.sent(10, 14)
-    assert not one.may_send
+    assert full(one)
     one.acknowledge(2)
-    assert not one.may_send
+    assert full(one)
     one.acknowledge(14)
-    assert one.may_send
+    assert not full(one)
 
 
 def test_a_pong_beyond_what_was_sent_answers_all_of_it():
@@ -279,9 +288,9 @@ def test_a_pong_beyond_what_was_sent_answers_all_of_it():
     send(one, 1, 10, 10)
     one.acknowledge(2**53 - 1)
     send(one, 11, 19, 10)
-    assert one.may_send
+    assert not full(one)
     one.sent(10, 20)
-    assert not one.may_send
+    assert full(one)
 
 
 @settings(max_examples=100, deadline=None)
@@ -301,6 +310,6 @@ def test_what_counts_as_answered_is_never_more_than_what_was_and_lags_by_a_step_
             one.acknowledge(len(sizes) - size % 3)
         unanswered = sum(sizes[answered:])
         if unanswered >= 200:
-            assert not one.may_send
+            assert full(one)
         if unanswered + step + 40 < 200:
-            assert one.may_send
+            assert not full(one)

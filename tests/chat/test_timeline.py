@@ -109,7 +109,8 @@ def test_a_message_under_way_is_streaming_and_its_inference_running():
     assert conversation.head["running"]
     _, run, answer = (entity["props"] for entity in conversation.head["entities"])
     assert run["status"] == "running"
-    assert (answer["streaming"], answer["status"], answer["content"]) == (True, "streaming", "Hello")
+    assert (answer["streaming"], answer["status"]) == (True, "streaming")
+    assert answer["content"] == "Hello"
 
 
 def test_the_keys_of_a_snapshot_are_those_of_the_protocol():
@@ -162,9 +163,7 @@ def test_a_frame_out_of_place_is_refused_and_folds_nothing(seq: int):
 def test_a_delta_costs_what_it_weighs_however_long_the_message_already_is():
     piece, timeline = "x" * 50, Timeline()
     count = 40_000
-    deltas = [
-        LlmDelta(id="m", data=DeltaData(delta=piece, offset=n * 50)) for n in range(count)
-    ]
+    deltas = [LlmDelta(id="m", data=DeltaData(delta=piece, offset=n * 50)) for n in range(count)]
     before = time.process_time()
     for seq, frame in enumerate(deltas, 1):
         timeline.fold(frame, seq=seq, at_ms=0)

@@ -75,9 +75,8 @@ def test_an_ordinary_inference_is_told_in_the_order_of_the_protocol():
 
 
 def test_later_segments_of_a_model_call_are_numbered():
-    told = translated(
-        CALL, *[TextDelta("a"), ThinkingDelta("b"), TextDelta("c"), ThinkingDelta("d")] * 2, end()
-    )
+    deltas: list[Event] = [TextDelta("a"), ThinkingDelta("b")] * 4
+    told = translated(CALL, *deltas, end())
     starts = [frame.id for frame in told if isinstance(frame, STARTS)]
     assert starts == [
         "M", "M:thinking", "M:2", "M:2:thinking", "M:3", "M:3:thinking", "M:4", "M:4:thinking"
@@ -175,9 +174,7 @@ def test_any_text_becomes_one_that_utf_8_can_say_and_good_text_stays(text: str):
 
 
 def test_surrogates_in_prompts_errors_and_log_lines_can_be_sent():
-    prompt = events.PromptTaken(
-        message_id="u", content="\ud800", turn_id="t", idempotency_key="k"
-    )
+    prompt = events.PromptTaken(message_id="u", content="\ud800", turn_id="t", idempotency_key="k")
     line = events.Log(message="\ud800")
     for frame in translated(prompt, CALL, ThinkingSummary("\ud800"), line, end(error="\ud800")):
         assert decode_body(encode_body(frame)) == frame

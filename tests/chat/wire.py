@@ -158,7 +158,12 @@ class Tab:
     """
 
     def __init__(
-        self, streams: Streams, conv_id: str, *, flow: Flow | None = None, truth: Truth | None = None
+        self,
+        streams: Streams,
+        conv_id: str,
+        *,
+        flow: Flow | None = None,
+        truth: Truth | None = None,
     ) -> None:
         self.streams, self.conv_id, self.flow = streams, conv_id, flow
         self.truth = truth or Truth()
@@ -224,12 +229,17 @@ class Tab:
     def was_closed(self) -> bool:
         return self._pump is not None and self._pump.done()
 
+    def is_behind(self) -> bool:
+        """True when what comes next is not in its outbox."""
+        return not self.connection.live
+
     @property
     def cursor(self) -> str:
         return f"{self.epoch}.{self.position}"
 
     def _leave(self) -> asyncio.Task[int]:
-        assert self._pump is not None and self.follower is not None
+        assert self._pump is not None
+        assert self.follower is not None
         self.follower.leave(self.connection)
         leaving, self._pump = self._pump, None
         return leaving

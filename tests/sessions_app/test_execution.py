@@ -15,9 +15,7 @@ pytestmark = pytest.mark.virtual
 
 
 def start(*steps: Step, sink: RecordingSink | None = None) -> ExecutionHandle:
-    turn = Turn(
-        blocks=(User(text="hi"),), metadata=TurnMetadata(session_id="s", inference_id="i")
-    )
+    turn = Turn(blocks=(User(text="hi"),), metadata=TurnMetadata(session_id="s", inference_id="i"))
     runner = InferenceRunner(ScriptedEngine(*steps), cancel_grace=5)
 
     async def execute(cancellation: Cancellation) -> Turn:
@@ -30,12 +28,10 @@ async def test_it_runs_until_its_end_and_then_tells_the_outcome():
     gate = Gate("middle")
     handle = start(gate)
     await gate.reached()
-    assert handle.is_running
-    assert handle.outcome is None
+    assert (handle.is_running, handle.outcome) == (True, None)
     gate.open()
     await handle.wait()
-    assert not handle.is_running
-    assert handle.outcome == "completed"
+    assert (handle.is_running, handle.outcome) == (False, "completed")
 
 
 async def test_any_number_may_wait_and_all_get_the_same_turn():

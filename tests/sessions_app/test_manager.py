@@ -48,9 +48,7 @@ class Bench:
         await self.manager.open(conv_id, owner=owner, profile=None)
 
     async def submit(self, conv_id: str = "conv", profile: str | None = None) -> Started:
-        return await self.manager.submit(
-            conv_id, prompt="hi", profile=profile, idempotency_key="k"
-        )
+        return await self.manager.submit(conv_id, prompt="hi", profile=profile, idempotency_key="k")
 
     async def running(self, conv_id: str = "conv") -> bool:
         info = await self.manager.find(conv_id)
@@ -262,6 +260,23 @@ async def test_from_the_first_moment_of_closing_no_prompt_is_taken():
     assert await bench.manager.find("new") is None
     gate.open()
     await closing
+
+
+async def test_closing_closes_a_builder_that_holds_something_open_after_the_last_end():
+    class Holding(Bench):
+        ends_at_close: list[int]
+
+        async def aclose(self) -> None:
+            self.ends_at_close = [len(self.ends())]
+
+    gate = Gate("stubborn")
+    bench = Holding(IgnoreCancel(gate))
+    await bench.open()
+    await bench.submit()
+    await gate.reached()
+    await bench.manager.aclose()
+    assert bench.ends_at_close == [1]
+    gate.open()
 
 
 async def test_closing_may_be_asked_for_again():

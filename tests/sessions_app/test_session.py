@@ -20,7 +20,7 @@ from sessions_app.inference.events import (
 )
 from sessions_app.inference.middleware import system_prompt
 from sessions_app.inference.runner import InferenceRunner
-from sessions_app.inference.turns import LlmText, Reasoning, System, User
+from sessions_app.inference.turns import LlmText, Reasoning, System, Turn, User
 from sessions_app.profiles import Profile
 from sessions_app.session import Session
 from sessions_app.testing import (
@@ -278,9 +278,7 @@ async def test_a_change_of_profile_is_announced_before_the_prompt_and_outside_of
     before = len(bench.sink.record)
     await bench.ask("more", profile=CODE)
     (updated, origin), (taken, _), *_ = bench.sink.record[before:]  # type: ignore[misc]
-    assert updated == SessionUpdated(
-        profile="code", fingerprint=CODE.fingerprint, step_mode=False
-    )
+    assert updated == SessionUpdated(profile="code", fingerprint=CODE.fingerprint, step_mode=False)
     assert origin is None
     assert isinstance(taken, PromptTaken)
     assert bench.session.info().profile == "code"
@@ -346,7 +344,7 @@ async def test_a_session_whose_first_build_fails_is_usable_after_the_mend():
 
 async def test_turns_are_only_appended_and_share_their_blocks():
     bench = Bench(TextDelta("x"))
-    seen: list[tuple] = []
+    seen: list[Turn] = []
     for prompt in ("one", "two", "three"):
         await bench.ask(prompt)
         assert bench.session.turns[:-1] == tuple(seen)

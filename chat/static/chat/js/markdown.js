@@ -7,6 +7,9 @@ import { SAFE_LINK, prose } from "./html.js";
 const HEADING_SHIFT = 2;
 const HOST = /^https?:\/\/(?:[^/?#@]*@)?([^/?#@:]+)/i;
 const LANGUAGE = /^[\w+#.-]{1,40}/;
+/** A block so long that drawing it takes more than this is drawn less often than each frame. */
+const CHEAP_MS = 8;
+const PAUSE_PER_COST = 4;
 const nothing = () => undefined;
 
 /** Raw HTML and bare addresses are text; the server's parser is set up alike (chat/markdown.py). */
@@ -51,7 +54,8 @@ export class Markdown {
   #tail = "";
   #tailNodes = [];
   #links = {};
-  #frame = null;
+  #waiting = false;
+  #costMs = 0;
 
   constructor(target) {
     this.#target = target;
@@ -70,7 +74,11 @@ export class Markdown {
   append(text) {
     this.#source += text;
     this.#tail += text;
-    this.#frame ??= requestAnimationFrame(() => this.#draw());
+    if (this.#waiting) return;
+    this.#waiting = true;
+    const draw = () => requestAnimationFrame(() => this.#waiting && this.#draw());
+    if (this.#costMs < CHEAP_MS) draw();
+    else setTimeout(draw, this.#costMs * PAUSE_PER_COST);
   }
 
   /** Starts again with this text, which may go on growing. */
@@ -87,39 +95,44 @@ export class Markdown {
   finish(text) {
     const linksDefinedLate = Object.keys(this.#links).length > 0;
     if (text !== this.#source || linksDefinedLate) this.replace(text);
-    this.#draw();
+    else this.#draw();
     this.#tailNodes.forEach(dress);
     this.#tailNodes = [];
     this.#tail = "";
   }
 
   #draw() {
-    cancelAnimationFrame(this.#frame);
-    this.#frame = null;
+    this.#waiting = false;
+    const started = performance.now();
     const cut = this.#tail.endsWith("\r") ? "\r" : "";
-    const text = this.#tail.replace(/\r$/, "").replace(/\r\n?/g, "\n");
-    const tokens = this.#lex(text);
-    const finished = finishedTokens(tokens, text);
-    const done = render(tokens.slice(0, finished));
+    const text = this.#tail
+      .replace(/\r$/, "")
+      .replace(/\r\n?/g, "\n")
+      .replaceAll("\0", "\ufffd");
+    const { done, rest, unfinished } = this.#parse(text);
     dress(done);
-    const rest = render(tokens.slice(finished));
-    const restNodes = [...rest.childNodes];
     for (const node of this.#tailNodes) node.remove();
+    this.#tailNodes = [...rest.childNodes];
     this.#target.append(done, rest);
-    this.#tailNodes = restNodes;
-    this.#tail = text.slice(rawLength(tokens.slice(0, finished))) + cut;
+    this.#tail = unfinished + cut;
+    this.#costMs = performance.now() - started;
   }
 
-  #lex(text) {
-    const lexer = new Lexer(marked.defaults);
-    Object.assign(lexer.tokens.links, this.#links);
+  /** The elements of finished blocks and of the rest, and the rest's text. */
+  #parse(text) {
     try {
+      const lexer = new Lexer(marked.defaults);
+      Object.assign(lexer.tokens.links, this.#links);
       const tokens = lexer.lex(text);
       this.#links = { ...lexer.tokens.links };
-      return tokens;
-    } catch {
-      // Nested beyond what the parser can follow: shown as it is.
-      return [{ type: "code", raw: text, text }];
+      const finished = tokens.splice(0, countFinished(tokens, text));
+      const unfinished = text.slice(rawOf(finished).length);
+      return { done: render(finished), rest: render(tokens), unfinished };
+    } catch (error) {
+      if (!(error instanceof RangeError)) throw error;
+      // Nested deeper than the parser's stack: shown as it is.
+      const plain = [{ type: "code", raw: text, text }];
+      return { done: new DocumentFragment(), rest: render(plain), unfinished: text };
     }
   }
 }
@@ -128,16 +141,16 @@ export class Markdown {
  * How many tokens no later text can change. A block is only settled by a complete line of the next one:
  * `1. a`, blank line, `2` is a list and a paragraph until `. b` makes it one list.
  */
-function finishedTokens(tokens, text) {
+function countFinished(tokens, text) {
   const last = tokens.findLastIndex((token) => token.type !== "space");
   if (last < 1) return 0;
-  const before = tokens.slice(0, last).map((token) => token.raw).join("");
-  const settled = text.startsWith(before) && text.indexOf("\n", before.length) !== -1;
+  const before = rawOf(tokens.slice(0, last));
+  const settled = text.startsWith(before) && text.includes("\n", before.length);
   return settled ? last : 0;
 }
 
-function rawLength(tokens) {
-  return tokens.reduce((length, token) => length + token.raw.length, 0);
+function rawOf(tokens) {
+  return tokens.map((token) => token.raw).join("");
 }
 
 function render(tokens) {

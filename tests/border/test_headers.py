@@ -1,0 +1,67 @@
+"""What every answer tells a browser about itself: the policies of pages and of JSON."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.client import Visitor
+
+POLICY = {
+    "default-src": "'none'",
+    "script-src": "'self'",
+    "style-src": "'self'",
+    "img-src": "'self' data:",
+    "font-src": "'self'",
+    "connect-src": "'self'",
+    "base-uri": "'none'",
+    "object-src": "'none'",
+    "form-action": "'self'",
+    "frame-ancestors": "'none'",
+    "require-trusted-types-for": "'script'",
+    "trusted-types": "dompurify",
+}
+PAGES = ["/", "/c/{conv}/", "/c/absent/", "/nothing", "/accounts/login/", "/accounts/logout/"]
+
+
+@pytest.mark.parametrize("path", PAGES)
+async def test_every_page_has_the_strict_policy(anna: Visitor, conv: str, path: str):
+    await anna.chat("fail at once", conv)
+    page = await anna.http.get(path.format(conv=conv))
+
+    directives = [each.split(" ", 1) for each in page.headers["content-security-policy"].split("; ")]
+    assert {name: value for name, value in directives} == POLICY
+    assert len(directives) == len(POLICY)
+
+
+@pytest.mark.parametrize("path", [*PAGES, "/api/conversations", "/api/nothing", "/healthz"])
+async def test_every_answer_is_safe_from_sniffing_framing_and_leaking_addresses(
+    anna: Visitor, conv: str, path: str
+):
+    answer = await anna.http.get(path.format(conv=conv))
+
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    assert answer.headers["referrer-policy"] == "same-origin"
+    assert answer.headers["cross-origin-opener-policy"] == "same-origin"
+    assert answer.headers["x-frame-options"] == "DENY"
+
+
+@pytest.mark.parametrize("path", ["/", "/c/{conv}/"])
+async def test_a_page_has_no_inline_script_or_style_and_is_kept_by_no_cache(
+    anna: Visitor, conv: str, path: str
+):
+    await anna.hear("markdown <script>alert(1)</script> <b onclick=x style=y>", conv)
+    page = await anna.http.get(path.format(conv=conv))
+
+    assert page.headers["cache-control"] == "no-store"
+    scripts = page.text.split("<script")[1:]
+    assert [tag for tag in scripts if not tag.startswith(' type="module" src="/static/')] == []
+    for sign in ("<style", " style=", " onclick=", "javascript:"):
+        assert sign not in page.text.replace("&lt;b onclick=x style=y&gt;", "")
+
+
+async def test_the_csrf_refusal_of_a_form_is_a_page_with_the_policy(anna: Visitor):
+    page = await anna.http.post("/", data={"prompt": "hello"})
+
+    assert page.status_code == 403
+    assert page.headers["content-type"].startswith("text/html")
+    assert "trusted-types dompurify" in page.headers["content-security-policy"]

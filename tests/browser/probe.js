@@ -1,0 +1,92 @@
+// What tests ask of a page. `probe(page, "<function>", argument)` calls one of these inside it.
+
+/** The page's own copy of a module: a second one would want a second Trusted Types policy. */
+function moduleNamed(name) {
+  const pattern = new RegExp(`/js/${name}(\\.[0-9a-f]+)?\\.js$`);
+  const entries = performance.getEntriesByType("resource");
+  return import(entries.find((entry) => pattern.test(entry.name)).name);
+}
+
+/** Elements, attributes and text, one to a line, without what scripts put on top of the server's. */
+function normalised(selector) {
+  return normalisedElement(document.querySelector(selector));
+}
+
+function normalisedElement(element) {
+  const copy = element.cloneNode(true);
+  for (const button of copy.querySelectorAll(".code-copy")) button.remove();
+  for (const code of copy.querySelectorAll("pre > code")) code.textContent = code.textContent;
+  copy.normalize();
+  return show(copy);
+}
+
+function show(node) {
+  if (node.nodeType === Node.TEXT_NODE) {
+    if (node.parentElement.closest("pre, .message-bubble")) return JSON.stringify(node.data);
+    const text = node.data.replace(/\s+/g, " ").trim();
+    return text && JSON.stringify(text);
+  }
+  if (node.nodeType !== Node.ELEMENT_NODE) return "";
+  const attributes = [...node.attributes].map(({ name, value }) => ` ${name}=${value}`).sort();
+  const inner = [...node.childNodes].map(show).filter(Boolean).join("\n");
+  return `<${node.localName}${attributes.join("")}>\n${inner}\n</${node.localName}>`;
+}
+
+/** The Markdown as the page draws it: at once, or drawn anew for every single character. */
+async function drawn({ source, characters }) {
+  const { Markdown } = await moduleNamed("markdown");
+  const { requestAnimationFrame, setTimeout } = window;
+  window.requestAnimationFrame = window.setTimeout = (draw) => draw();
+  const target = document.createElement("div");
+  const markdown = new Markdown(target);
+  if (characters) for (const character of source) markdown.append(character);
+  markdown.finish(source);
+  Object.assign(window, { requestAnimationFrame, setTimeout });
+  return normalisedElement(target);
+}
+
+const TAGS = new Set(
+  (
+    "A BLOCKQUOTE BR BUTTON CODE DEL DIV EM H3 H4 H5 H6 HR LI OL P PRE SPAN STRONG " +
+    "TABLE TBODY TD TH THEAD TR UL"
+  ).split(" "),
+);
+const ATTRIBUTES = new Set(["align", "class", "href", "rel", "start", "target", "type"]);
+const CLASSES =
+  /^(button button-quiet code-copy|code-block|table-block|language-[\w+#.-]+|hljs-[\w -]+)$/;
+
+/** Draws every prefix and lists what should not be there. */
+async function strangers(source) {
+  const { Markdown } = await moduleNamed("markdown");
+  const target = document.createElement("div");
+  document.body.append(target);
+  const markdown = new Markdown(target);
+  const found = new Set();
+  const characters = [...source];
+  for (let end = 1; end <= characters.length; end += 1) {
+    const prefix = characters.slice(0, end).join("");
+    markdown.replace(prefix);
+    if (end === characters.length) markdown.finish(prefix);
+    for (const element of target.querySelectorAll("*")) {
+      if (!TAGS.has(element.tagName)) found.add(`<${element.tagName}> in ${prefix}`);
+      for (const { name, value } of element.attributes) {
+        if (!fine(name, value)) found.add(`${name}=${value} in ${prefix}`);
+      }
+    }
+  }
+  target.remove();
+  return [...found];
+}
+
+function fine(name, value) {
+  if (name === "href") return /^(https?|mailto):/.test(value);
+  if (name === "class") return CLASSES.test(value);
+  return ATTRIBUTES.has(name);
+}
+
+/** Shows the conversation as its snapshot has it, instead of what the frames have made. */
+async function showSnapshot(url) {
+  const { Timeline } = await moduleNamed("timeline");
+  const { entities } = await (await fetch(url)).json();
+  new Timeline(document.querySelector("[data-timeline]")).replace(entities);
+}
