@@ -21,6 +21,7 @@ class Card:
 
     name: str
     id: str = ""
+    kind: str = ""
     props: Mapping[str, Any] = field(default_factory=dict)  # the entity's, as the wire has them
     cards: list[Card] = field(default_factory=list)
 
@@ -39,7 +40,7 @@ def arrange(entities: Iterable[Entity]) -> list[Card]:
     running: Card | None = None
     last_seq = 0
     for entity in entities:
-        card = Card(name=_name(entity), id=entity.id, props=entity.props)
+        card = Card(name=_name(entity), id=entity.id, kind=entity.kind, props=entity.props)
         if running is not None and entity.created_seq > last_seq:
             running = None
         (page if running is None else running.cards).append(card)

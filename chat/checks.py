@@ -8,10 +8,9 @@ from typing import Any
 
 import msgspec
 from django.apps import AppConfig, apps
-from django.conf import settings
 from django.core.checks import CheckMessage, Error, register
 
-from .conf import ChatSettings
+from .conf import ChatSettings, given
 
 
 @register
@@ -29,7 +28,7 @@ def _unknown_keys() -> Iterator[CheckMessage]:
         if (keys := getattr(config, "webchat_settings", None)) is not None
         for field in msgspec.structs.fields(keys())
     )
-    for key in settings.WEBCHAT:
+    for key in given():
         if key not in known:
             near = get_close_matches(str(key).upper(), known, n=1)
             meant = f"Did you mean {near[0]!r}?" if near else f"Known keys: {', '.join(known)}."
@@ -39,10 +38,10 @@ def _unknown_keys() -> Iterator[CheckMessage]:
 def _wrong_values() -> Iterator[CheckMessage]:
     for field in msgspec.structs.fields(ChatSettings):
         key = field.encode_name
-        if key not in settings.WEBCHAT:
+        if key not in given():
             continue
         try:
-            msgspec.convert(settings.WEBCHAT[key], field.type)
+            msgspec.convert(given()[key], field.type)
         except msgspec.ValidationError as error:
             yield Error(
                 f"WEBCHAT[{key!r}] is wrong: {error}",

@@ -81,6 +81,9 @@ class StreamCoordinator:
         if self._task is None:
             return
         await self.flush()
+        # What was published while we waited is still to be logged.
+        while self._inbox:
+            await self.flush()
         task, self._task = self._task, None
         task.cancel()
         await asyncio.wait({task})
@@ -129,7 +132,7 @@ def _merged(published: Iterator[_Published]) -> Iterator[tuple[Event, Origin | N
     parts: list[str] = []
     for item in published:
         event = item.event
-        if isinstance(event, TextDelta | ThinkingDelta):
+        if isinstance(event, TextDelta | ThinkingDelta) and isinstance(event.text, str):
             if kind is type(event) and origin is item.origin:
                 parts.append(event.text)
                 continue

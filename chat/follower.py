@@ -50,6 +50,7 @@ class StreamFollower:
         self._alone_since: float | None = self._loop.time()
         self._timer: asyncio.TimerHandle | None = None
         self._stopped = False
+        self._armed_active = False
         self._task = asyncio.create_task(self._run(), name=f"follower:{log.conv_id}")
 
     def wake(self) -> None:
@@ -97,6 +98,7 @@ class StreamFollower:
             elif page:
                 self.cursor = Cursor(self.cursor.epoch, page[-1].seq, page[-1].stream_id)
                 self.pool.offer(page)
+                self._keep_pace()
             else:
                 await self._bell.wait()
 
@@ -106,11 +108,17 @@ class StreamFollower:
             connection.live = False
             connection.wake()
 
+    def _keep_pace(self) -> None:
+        """Looks up sooner once an inference runs."""
+        if bool(self.log.active_inference) is not self._armed_active:
+            self._arm()
+
     def _arm(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
         pace = self.pace
-        tick = pace.tick_active if self.log.active_inference else pace.tick_idle
+        self._armed_active = self.log.active_inference is not None
+        tick = pace.tick_active if self._armed_active else pace.tick_idle
         due = min(self._loop.time() + tick, self._next_beat)
         if self._alone_since is not None:
             due = min(due, self._alone_since + pace.idle_timeout)

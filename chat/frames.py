@@ -270,7 +270,8 @@ def decode_client(text: str) -> ClientFrame:
             return Ping(nonce if isinstance(nonce, str | int) and _short(nonce) else None)
         case "ws.pong":
             seq = event.get("seq")
-            return Pong(seq if isinstance(seq, int) and 0 <= seq < 2**53 else None)
+            is_seq = type(seq) is int and 0 <= seq < 2**53
+            return Pong(seq if is_seq else None)
     return Ignored()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from io import BytesIO
 from typing import Any
 from urllib.parse import urlsplit
@@ -11,6 +12,7 @@ from django.core.exceptions import DisallowedHost
 from django.core.handlers.asgi import ASGIRequest
 
 _DEFAULT_PORT = {"http": 80, "https": 443}
+_BARE = re.compile(r"https?://[^/?#@\\\s]+", re.IGNORECASE)
 
 
 class OriginValidator:
@@ -61,15 +63,15 @@ def _own(scope: dict[str, Any]) -> tuple[str, str, int] | None:
 
 def _parse(text: str) -> tuple[str, str, int] | None:
     """`(scheme, host, port)` of a bare origin; None for anything else."""
+    if not _BARE.fullmatch(text):
+        return None
     try:
         parts = urlsplit(text)
         port = parts.port
     except ValueError:
         return None
     scheme = parts.scheme.lower()
-    if scheme not in _DEFAULT_PORT or not parts.hostname or parts.username is not None:
-        return None
-    if parts.path or parts.query or parts.fragment or text != text.strip():
+    if not parts.hostname:
         return None
     return scheme, parts.hostname.lower(), _DEFAULT_PORT[scheme] if port is None else port
 

@@ -29,6 +29,12 @@ DRAFT_TAG = "draft"
 Page: TypeAlias = Callable[..., Coroutine[Any, Any, HttpResponse]]
 
 
+class SeeOther(HttpResponseRedirect):
+    """After a form was taken: get that page now."""
+
+    status_code = 303
+
+
 def page(view: Page) -> Page:
     """A page of ours: never stored, for those who may enter, with session and CSRF cookies set."""
 
@@ -50,7 +56,7 @@ def page(view: Page) -> Page:
 async def home(request: HttpRequest) -> HttpResponse:
     """The visitor's conversations, and a composer that starts a new one."""
     if request.method == "POST":
-        return HttpResponseRedirect(await _submit(request, None) or reverse("home"))
+        return SeeOther(await _submit(request, None) or reverse("home"))
     context = {"profile": cookie_profile(request.COOKIES)}
     return await _render(request, "chat/home.html", context)
 
@@ -64,7 +70,7 @@ async def conversation(request: HttpRequest, conv_id: str) -> HttpResponse:
             await _stop(request, conv_id)
         else:
             await _submit(request, conv_id)
-        return HttpResponseRedirect(request.path)
+        return SeeOther(request.path)
     snapshot = await hub().streams.snapshot(conv_id)
     context = {
         "info": info,

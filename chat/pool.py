@@ -101,7 +101,8 @@ class Connection:
         """Queues a message for this socket alone; too many unread ones close it with 4013."""
         if len(self._replies) >= self.flow.replies:
             self.close(CLOSE_RATE)
-        self._replies.append(text)
+        else:
+            self._replies.append(text)
         self._wake.set()
 
     def take_replies(self) -> Iterator[str]:

@@ -66,6 +66,8 @@ async def pump(
             await socket.send_replies()
     except TimeoutError:
         connection.close(CLOSE_SLOW)
+    finally:
+        connection.deadline = None
     assert connection.closing is not None
     return connection.closing
 
@@ -149,8 +151,10 @@ class _Socket:
 
     async def send(self, text: str) -> None:
         self._connection.sending_since = self._clock.time()
-        await self._send(text)
-        self._connection.sending_since = None
+        try:
+            await self._send(text)
+        finally:
+            self._connection.sending_since = None
 
     async def wait_for_pong(self) -> None:
         """Returns when enough was answered, or after closing a client that leaves it unanswered."""

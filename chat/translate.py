@@ -108,13 +108,15 @@ class Translator:
         call = self._call
         if call is None or not text:
             return []
+        if not isinstance(text, str):  # an engine's mistake must not open a segment
+            raise TypeError(f"a delta of {type(text).__name__}; expected text")
+        text = well_formed(text)
         out: list[StreamFrame] = []
         segment = self._segment
         if segment is None or segment.thinking is not thinking:
             out += self._close(cause, "completed")
             segment = self._segment = self._open(call, thinking=thinking)
             out.append(_start(segment, call.model, cause))
-        text = well_formed(text)
         for at in range(0, len(text), DELTA_MAX_CHARS):
             piece = text[at : at + DELTA_MAX_CHARS]
             data = frames.DeltaData(delta=piece, offset=segment.length)

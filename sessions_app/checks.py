@@ -7,10 +7,9 @@ from typing import Any
 
 import msgspec
 from django.apps import AppConfig
-from django.conf import settings
 from django.core.checks import CheckMessage, Error, register
 
-from .conf import SessionSettings, session_settings
+from .conf import SessionSettings, given, session_settings
 from .inference.engines.catalog import check_spec
 from .inference.errors import ConfigurationError
 
@@ -30,7 +29,7 @@ def check_session_settings(
 def _wrong_values() -> Iterator[CheckMessage]:
     for field in msgspec.structs.fields(SessionSettings):
         key = field.encode_name
-        if key not in settings.WEBCHAT:
+        if key not in given():
             if field.required:
                 yield Error(
                     f"WEBCHAT[{key!r}] is missing.",
@@ -39,7 +38,7 @@ def _wrong_values() -> Iterator[CheckMessage]:
                 )
             continue
         try:
-            msgspec.convert(settings.WEBCHAT[key], field.type)
+            msgspec.convert(given()[key], field.type)
         except msgspec.ValidationError as error:
             yield Error(
                 f"WEBCHAT[{key!r}] is wrong: {error}",

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, Any
 
 import msgspec
 from django.conf import settings as django_settings
@@ -41,8 +42,14 @@ class SessionSettings(msgspec.Struct, frozen=True, kw_only=True, rename="upper")
         )
 
 
+def given() -> Mapping[str, Any]:
+    """settings.WEBCHAT as it was written; empty where it is missing."""
+    written: Mapping[str, Any] = getattr(django_settings, "WEBCHAT", {})
+    return written
+
+
 def session_settings() -> SessionSettings:
     """The settings as they are now. Raises msgspec.ValidationError; the checks say it better."""
     known = {field.encode_name for field in msgspec.structs.fields(SessionSettings)}
-    mine = {key: value for key, value in django_settings.WEBCHAT.items() if key in known}
+    mine = {key: value for key, value in given().items() if key in known}
     return msgspec.convert(mine, SessionSettings)

@@ -99,10 +99,16 @@ class Visitor:
         return {"Cookie": cookies}
 
 
+def stranger(url: str) -> httpx.AsyncClient:
+    """A browser that has never been there: it has no cookie."""
+    # Plain HTTP needs no certificates, and reading them takes longer than most tests.
+    return httpx.AsyncClient(base_url=url, timeout=PATIENCE, trust_env=False, verify=False)
+
+
 @asynccontextmanager
 async def visitor(url: str) -> AsyncIterator[Visitor]:
     """A visitor who has opened the front page, as every browser has."""
-    async with httpx.AsyncClient(base_url=url, timeout=20, trust_env=False) as http:
+    async with stranger(url) as http:
         page = await http.get("/")
         assert page.status_code == 200, page.text
         yield Visitor(url, http)

@@ -134,7 +134,10 @@ def _manage(state: Path, *arguments: str) -> str:
 
 
 async def _until_ready(server: LiveServer) -> None:
-    async with httpx.AsyncClient() as client, asyncio.timeout(START_SECONDS):
+    async with (
+        httpx.AsyncClient(trust_env=False, verify=False) as client,
+        asyncio.timeout(START_SECONDS),
+    ):
         while True:
             assert server.process.returncode is None, f"the server ended:\n{server.log}"
             with suppress(httpx.TransportError):

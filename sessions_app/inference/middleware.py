@@ -7,11 +7,11 @@ from .turns import Turn
 
 
 def system_prompt(text: str) -> Middleware:
-    """Makes `text` the one system block of the turn. Idempotent; an empty text changes nothing."""
+    """Makes `text` the one system block of the turn. An empty text takes it away. Idempotent."""
 
     def middleware(infer: Infer) -> Infer:
         async def with_system_prompt(turn: Turn) -> Turn:
-            return await infer(turn.with_system(text) if text else turn)
+            return await infer(turn.with_system(text))
 
         return with_system_prompt
 

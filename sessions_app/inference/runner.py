@@ -10,10 +10,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 from uuid import uuid4
 
 import msgspec
@@ -91,7 +90,9 @@ class InferenceRunner:
         """
         assert turn.metadata.inference_id is not None
         run = _Run(turn, sink, Origin(inference_id=turn.metadata.inference_id, turn_id=turn.id))
-        work = asyncio.create_task(self._work(run), name=f"engine:{turn.metadata.inference_id}")
+        work = asyncio.create_task(
+            self._work(run, cancellation), name=f"engine:{turn.metadata.inference_id}"
+        )
         torn_down = False
         try:
             await cancellation.wait_with(work, self._timeout)
@@ -100,7 +101,7 @@ class InferenceRunner:
             cancellation.request("server restarting")
         stopped_by_us = not work.done()
         if stopped_by_us:
-            await self._stop(work)
+            torn_down |= await self._stop(work)
         end = self._end(work, cancellation, timed_out=stopped_by_us)
         final = run.finish(end, self.model)
         await sink.flush()
@@ -108,32 +109,41 @@ class InferenceRunner:
             raise asyncio.CancelledError
         return final
 
-    async def _work(self, run: _Run) -> Turn | _Raised:
+    async def _work(self, run: _Run, cancellation: Cancellation) -> Turn | _Raised:
         async def call_engine(turn: Turn) -> Turn:
             run.begin_call(turn, self.model)
             answered = await self._engine.infer(turn)
+            if not isinstance(answered, Turn):
+                raise TypeError(f"the engine {self.model} returned {answered!r}; expected a Turn")
             run.end_call(answered)
             return answered
 
         with publishing_to(run):
             try:
+                if cancellation.requested:
+                    raise asyncio.CancelledError
                 return await chain(call_engine, self._middlewares)(run.turn)
             except (asyncio.CancelledError, KeyboardInterrupt):
                 raise
             except BaseException as error:  # noqa: BLE001 - SystemExit of an engine is its failure
                 return _Raised(error)
 
-    async def _stop(self, work: asyncio.Task[Turn | _Raised]) -> None:
+    async def _stop(self, work: asyncio.Task[Turn | _Raised]) -> bool:
+        """Cancels and waits, for the grace at most. True: this was torn down meanwhile."""
         work.cancel()
-        # Torn down while stopping: the end is written now, without the rest of the grace.
-        with suppress(asyncio.CancelledError):
+        torn_down = False
+        try:
             await asyncio.wait({work}, timeout=self._cancel_grace)
+        except asyncio.CancelledError:
+            # The end is written now, without the rest of the grace.
+            torn_down = True
         if not work.done():
             logger.error(
                 "engine %s did not stop within %s s of its cancellation and was abandoned",
                 self.model,
                 self._cancel_grace,
             )
+        return torn_down
 
     def _end(
         self,
@@ -201,9 +211,15 @@ class _Run:
         self._dropped = 0
 
     def publish(self, event: EngineEvent) -> None:
-        if self._finished or (isinstance(event, _OF_A_CALL) and not self._in_call):
+        if (
+            self._finished
+            or not isinstance(event, _ENGINE_EVENTS)
+            or (isinstance(event, _OF_A_CALL) and not self._in_call)
+        ):
             self._dropped += 1
             return
+        # First the log: the history keeps no text that the log refused.
+        self._sink.publish(event, self._origin)
         if isinstance(event, events.TextDelta):
             self._text.append(event.text)
         elif isinstance(event, events.ModelCallFinished):
@@ -211,9 +227,10 @@ class _Run:
             self._stop_reason = event.stop_reason
             if event.usage is not None:
                 self._usage = event.usage + (self._usage or Usage())
-        self._sink.publish(event, self._origin)
 
     def begin_call(self, turn: Turn, model: str) -> None:
+        if self._finished:  # an abandoned run asks again
+            raise asyncio.CancelledError
         self.turn = turn
         self._text.clear()
         self._in_call = True
@@ -249,22 +266,34 @@ class _Run:
         return turn.with_metadata(msgspec.structs.replace(turn.metadata, outcome=end.outcome))
 
     def _answered(self, end: _End) -> Turn:
-        """The turn with an assistant's word in it, so that the next request alternates."""
-        if end.turn is not None:
+        """The turn as providers accept it: the assistant has the last word, and it is not empty."""
+        if end.turn is None:
+            turn = self.turn
+            if text := "".join(self._text):
+                return turn.with_blocks(LlmText(text=text, stopped=True))
+        else:
             turn = msgspec.structs.replace(end.turn, id=self.turn.id, metadata=self.turn.metadata)
-            if turn.blocks and isinstance(turn.blocks[-1], LlmText):
+        if turn.blocks and isinstance(turn.blocks[-1], LlmText):
+            if turn.blocks[-1].text:
                 return turn
-            return turn.with_blocks(LlmText(text="[no answer: the model said nothing]"))
-        text = "".join(self._text)
-        if text:
-            return self.turn.with_blocks(LlmText(text=text, stopped=True))
-        reason = "stopped" if end.outcome == "cancelled" else "failed"
-        return self.turn.with_blocks(LlmText(text=f"[no answer: {reason}]", stopped=True))
+            turn = msgspec.structs.replace(turn, blocks=turn.blocks[:-1])
+        cut = end.turn is None
+        return turn.with_blocks(
+            LlmText(text=f"[no answer: {_WHY_NO_WORD[end.outcome]}]", stopped=cut)
+        )
 
 
+_ENGINE_EVENTS = get_args(EngineEvent)
 _OF_A_CALL = (
     events.TextDelta,
     events.ThinkingDelta,
     events.ThinkingSummary,
     events.ModelCallFinished,
 )
+_WHY_NO_WORD: Mapping[Outcome, str] = {
+    "completed": "the model said nothing",
+    "max_iterations": "the limit of model calls was reached",
+    "cancelled": "stopped",
+    "failed": "failed",
+    "lost": "lost",
+}

@@ -72,8 +72,10 @@ class Turn(msgspec.Struct, frozen=True, kw_only=True):
         return msgspec.structs.replace(self, blocks=self.blocks + blocks)
 
     def with_system(self, text: str) -> Turn:
-        """The same turn whose one system block says `text`. Idempotent."""
+        """The same turn whose one system block says `text`; without one for "". Idempotent."""
         rest = tuple(block for block in self.blocks if not isinstance(block, System))
+        if not text:
+            return msgspec.structs.replace(self, blocks=rest)
         return msgspec.structs.replace(self, blocks=(System(id="system", text=text), *rest))
 
     def with_metadata(self, metadata: TurnMetadata) -> Turn:

@@ -45,11 +45,11 @@ def conv() -> str:
 
 
 @pytest.fixture(scope="session")
-def accounts(server: LiveServer) -> Iterator[Callable[[], str]]:
+def accounts(server: LiveServer) -> Callable[[], str]:
     """Gives the name of an account that no other test uses; its password is PASSWORD."""
     server.manage("shell", "-v0", "-c", MAKE_ACCOUNTS)
     numbers = count()
-    yield lambda: f"user{next(numbers)}"
+    return lambda: f"user{next(numbers)}"
 
 
 @pytest_asyncio.fixture

@@ -7,7 +7,7 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
 from tests.client import Visitor, visitor
-from tests.live import SERVERS, live_server
+from tests.live import live_server
 
 
 async def status(visitor: Visitor, conv: str, *origins: str, **headers: str) -> int:
@@ -73,7 +73,7 @@ async def test_another_host_is_refused(anna: Visitor, conv: str):
     """A page on a name that was pointed here, as DNS rebinding does."""
     async with visitor(anna.url) as somebody:
         url = somebody.socket_url(conv_id=conv)
-        with pytest.raises(InvalidStatus, match="40[03]"):
+        with pytest.raises(InvalidStatus, match=r"40[03]"):
             async with connect(
                 url.replace("127.0.0.1", "rebound.example"),
                 host="127.0.0.1",
@@ -92,13 +92,12 @@ async def test_a_forwarded_protocol_that_nobody_trusts_changes_nothing(anna: Vis
     assert await status(anna, conv, anna.url, X_Forwarded_Proto="https") == 101
 
 
-@pytest.mark.parametrize("kind", SERVERS)
-async def test_a_trusted_proxys_protocol_and_origins_count(kind: str, conv: str):
+async def test_a_trusted_proxys_protocol_and_origins_count(conv: str):
     env = {
         "TRUST_X_FORWARDED_PROTO": "1",
         "CSRF_TRUSTED_ORIGINS": "https://chat.example.com,https://*.apps.example.com:8443",
     }
-    async with live_server(kind, env=env) as server, visitor(server.url) as somebody:
+    async with live_server("daphne", env=env) as server, visitor(server.url) as somebody:
         secure = server.url.replace("http", "https")
         assert await status(somebody, conv, secure, X_Forwarded_Proto="https") == 101
         assert await status(somebody, conv, server.url, X_Forwarded_Proto="https") == 403

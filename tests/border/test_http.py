@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.client import Visitor
+from tests.client import Visitor, stranger
 from tests.live import LiveServer
 
 JSON = {"Content-Type": "application/json"}
@@ -232,7 +232,7 @@ async def test_a_running_conversation_is_told_as_running(anna: Visitor, conv: st
 
 @pytest.mark.parametrize("path", ["/healthz", "/readyz"])
 async def test_the_probes_answer_without_a_cookie(anna: Visitor, path: str):
-    async with httpx.AsyncClient(base_url=anna.url, trust_env=False) as nobody:
+    async with stranger(anna.url) as nobody:
         answer = await nobody.get(path)
 
     assert answer.status_code == 200
@@ -334,7 +334,7 @@ async def test_a_call_without_the_csrf_token_is_refused(anna: Visitor, method: s
 
 
 async def test_a_call_without_any_cookie_is_refused(anna: Visitor):
-    async with httpx.AsyncClient(base_url=anna.url, trust_env=False) as nobody:
+    async with stranger(anna.url) as nobody:
         answer = await nobody.post("/chat", json={"prompt": "fail at once"}, headers=token(anna))
 
     assert_error(answer, 403, "forbidden")

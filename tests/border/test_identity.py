@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from tests.border.conftest import PASSWORD
-from tests.client import Visitor, visitor
+from tests.client import Visitor, stranger, visitor
 from tests.live import LiveServer, live_server
 
 Accounts = Callable[[], str]
@@ -28,7 +28,7 @@ async def sign_out(visitor: Visitor) -> None:
 
 @pytest.mark.parametrize("path", ["/", "/c/absent/", "/accounts/login/"])
 async def test_every_page_sets_both_cookies_on_the_first_visit(server: LiveServer, path: str):
-    async with httpx.AsyncClient(base_url=server.url, trust_env=False) as nobody:
+    async with stranger(server.url) as nobody:
         first = await nobody.get(path)
 
     assert {"sessionid", "csrftoken"} <= sets(first)
@@ -117,7 +117,7 @@ async def test_an_address_that_is_no_websocket_is_refused_and_no_failure(
     anna: Visitor, server: LiveServer
 ):
     url = anna.socket_url(conv_id="x").replace("/ws?", "/ws/elsewhere?")
-    with pytest.raises(Exception, match="HTTP (403|404)"):
+    with pytest.raises(Exception, match=r"HTTP (403|404)"):
         async with anna.connected(url):
             pass
     assert "Traceback" not in server.log
@@ -221,7 +221,7 @@ async def test_the_log_in_page_says_what_was_wrong_and_signs_nobody_in(
 async def test_where_signing_in_is_required_nobody_else_enters(conv: str):
     async with live_server("daphne", env={"WEBCHAT_LOGIN_REQUIRED": "1"}) as server:
         server.manage("shell", "-v0", "-c", _ONE_ACCOUNT)
-        async with httpx.AsyncClient(base_url=server.url, trust_env=False) as http:
+        async with stranger(server.url) as http:
             somebody = Visitor(server.url, http)
             for path in ("/", "/c/x/"):
                 answer = await http.get(path)

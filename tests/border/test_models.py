@@ -144,7 +144,11 @@ async def test_the_next_request_is_a_transcript_that_alternates(
 
     messages = model.exchanges[-1].body["messages"]
     assert isinstance(messages, list)
-    assert [message["role"] for message in messages] == ["system", *["user", "assistant"] * 3, "user"]
+    assert [message["role"] for message in messages] == [
+        "system",
+        *["user", "assistant"] * 3,
+        "user",
+    ]
     said = [message["content"] for message in messages[1:]]
     assert said[0::2] == ["hello", "error 500", "cut", "again"]
     assert said[1] == "You said: hello "
@@ -162,4 +166,3 @@ def assert_failed(frames: list[Frame]) -> None:
     assert "\n" not in sentence
     for secret in (KEY, "Traceback", "site-packages"):
         assert secret not in str(frames)
-

@@ -28,9 +28,7 @@ def bytes_of(database: Path) -> bytes:
     return b"".join(path.read_bytes() for path in database.parent.glob(f"{database.name}*"))
 
 
-async def test_a_chat_leaves_no_trace_in_any_table(
-    server: LiveServer, anna: Visitor, conv: str
-):
+async def test_a_chat_leaves_no_trace_in_any_table(server: LiveServer, anna: Visitor, conv: str):
     database = server.state / "db.sqlite3"
     before = contents(database)
     secret = f"the-prompt-{uuid4().hex}"
@@ -38,8 +36,8 @@ async def test_a_chat_leaves_no_trace_in_any_table(
         for tab in (one, two):
             await tab.until("timeline.snapshot")
         started = await anna.chat(secret, conv)
-        for tab in (one, two):
-            frames = await tab.until("inference.finished")
+        frames = await one.until("inference.finished")
+        assert frames == await two.until("inference.finished")
         for prompt in ("slow 30", "hang", "fail", "fail at once"):
             await anna.chat(prompt, conv)
             await one.until("llm.delta" if prompt == "slow 30" else "inference.started")

@@ -18,9 +18,7 @@ COMPLAINTS = ("Traceback", "was destroyed", "never awaited", "Segmentation fault
 
 
 @pytest.mark.parametrize("kind", SERVERS)
-async def test_the_process_ends_by_itself_and_its_tabs_are_told_to_come_back(
-    kind: str, conv: str
-):
+async def test_the_process_ends_by_itself_and_its_tabs_are_told_to_come_back(kind: str, conv: str):
     env = {"PYTHONFAULTHANDLER": "1"}
     async with live_server(kind, env=env) as server, visitor(server.url) as anna:
         async with AsyncExitStack() as stack:

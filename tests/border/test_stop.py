@@ -67,7 +67,7 @@ async def test_stop_in_the_middle_keeps_the_partial_text_and_closes_in_order(
 async def test_stop_while_it_thinks_closes_the_thinking(anna: Visitor, conv: str):
     async with anna.socket(conv) as socket:
         await socket.until("timeline.snapshot")
-        await anna.chat("hello", conv)
+        await anna.chat("x " * 50, conv)  # it thinks about each word
         await socket.until("llm.thinking.delta")
         await cancel(anna, conv)
         frames = await socket.until("inference.finished")
@@ -93,9 +93,10 @@ async def test_the_partial_text_is_in_the_timeline_and_in_the_models_history(
     assert entities[1]["props"]["status"] == "cancelled"
     assert entities[-1]["props"]["status"] == "stopped"
     assert entities[-1]["props"]["streaming"] is False
-    assert entities[-1]["props"]["content"] == "Counting: 1 "
+    partial = entities[-1]["props"]["content"]
+    assert partial.startswith("Counting: 1 ")
     assert "1. slow 30" in told
-    assert "I answered with 2 words" in told
+    assert f"I answered with {len(partial.split())} words" in told
 
 
 async def test_stop_may_be_asked_again_until_the_end_is_there(anna: Visitor, conv: str):

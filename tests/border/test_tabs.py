@@ -61,7 +61,10 @@ async def test_a_tab_that_is_torn_again_and_again_still_sees_every_frame_once(
     while not seen or seen[-1]["type"] != "inference.finished":
         async with anna.socket(conv, cursor=cursor) as socket:
             await socket.frame()
-            seen += [await socket.frame() for _ in range(3 if len(seen) < 39 else 1)]
+            for _ in range(3):
+                seen.append(await socket.frame())
+                if seen[-1]["type"] == "inference.finished":
+                    break
             cursor = socket.cursor
             socket.drop()
 
@@ -92,14 +95,14 @@ async def test_a_snapshot_and_the_frames_after_it_are_the_timeline_wherever_one_
         [_, first] = await socket.until("timeline.snapshot")
         snapshots = [first["data"]]
         await anna.chat(prompt, conv)
-        frames = []
+        frames: list[Frame] = []
         while not frames or frames[-1]["type"] != "inference.finished":
             frames.append(await socket.frame())
             if len(frames) % 4 == 0:
                 snapshots.append(await timeline(anna, conv))
     last = await timeline(anna, conv)
 
-    assert len({snapshot["version"] for snapshot in snapshots}) > 5
+    assert len({snapshot["version"] for snapshot in snapshots}) > 2
     assert last["version"] == len(frames)
     assert last["running"] is False
     for snapshot in snapshots:
@@ -137,9 +140,7 @@ async def test_since_version_gives_only_what_changed_after_it(anna: Visitor, con
 
 
 @pytest.mark.parametrize("since", ["-1", "x", "1.5", "", "12345678901234567", "٣"])
-async def test_a_since_version_that_is_none_is_a_bad_request(
-    anna: Visitor, conv: str, since: str
-):
+async def test_a_since_version_that_is_none_is_a_bad_request(anna: Visitor, conv: str, since: str):
     await anna.chat("fail at once", conv)
     answer = await anna.http.get("/api/timeline", params={"conv_id": conv, "since_version": since})
 

@@ -15,7 +15,7 @@ from uuid import uuid4
 
 import pytest
 import pytest_asyncio
-from channels.layers import get_channel_layer
+from channels.layers import InMemoryChannelLayer, get_channel_layer
 from channels.testing import WebsocketCommunicator
 from django.contrib.auth.models import AnonymousUser
 from django.contrib.sessions.backends.signed_cookies import SessionStore
@@ -26,6 +26,9 @@ from chat.hub import Hub
 from chat.identity import VISITOR_KEY
 from tests.hub import running_hub
 
+# Channels looks at the thread's database connection after each message, if there is one.
+pytestmark = pytest.mark.django_db
+
 GENTLE = 5.0
 """Seconds for what takes milliseconds."""
 
@@ -34,7 +37,7 @@ GENTLE = 5.0
 async def hub() -> AsyncIterator[Hub]:
     async with running_hub() as running:
         yield running
-    await get_channel_layer().flush()
+    await layer().flush()
 
 
 @pytest.fixture
@@ -42,8 +45,14 @@ def conv() -> str:
     return str(uuid4())
 
 
+def layer() -> InMemoryChannelLayer:
+    found = get_channel_layer()
+    assert isinstance(found, InMemoryChannelLayer)
+    return found
+
+
 def members(conv: str) -> set[str]:
-    return set(get_channel_layer().groups.get(control_group(conv), ()))
+    return set(layer().groups.get(control_group(conv), ()))
 
 
 def scope(conv: str, visitor: str | None, **query: str) -> dict[str, Any]:
@@ -64,7 +73,8 @@ def scope(conv: str, visitor: str | None, **query: str) -> dict[str, Any]:
 
 def socket(conv: str, visitor: str | None = "anna", **query: str) -> WebsocketCommunicator:
     communicator = WebsocketCommunicator(ChatConsumer.as_asgi(), "/ws")
-    communicator.scope.update(scope(conv, visitor, **query))
+    handshake: Any = scope(conv, visitor, **query)
+    communicator.scope.update(handshake)
     return communicator
 
 
@@ -139,7 +149,7 @@ async def test_a_control_message_closes_every_tab_of_its_conversation_alone(
 
 async def test_a_group_name_is_legal_whatever_the_conversation_is_called():
     for conv_id in ("a", "a" * 128, "A.b_c:d-9", "ü🦊"):
-        get_channel_layer().require_valid_group_name(control_group(conv_id))
+        layer().require_valid_group_name(control_group(conv_id))
     assert control_group("a") != control_group("b")
 
 
@@ -176,6 +186,7 @@ async def test_a_client_that_leaves_while_it_is_let_in_leaves_nothing(hub: Hub, 
 async def test_a_client_that_is_gone_when_it_is_accepted_leaves_nothing(hub: Hub, conv: str):
     """uvicorn raises an OSError out of `send` then."""
     before = tasks()
+    consumer: Any = ChatConsumer.as_asgi()
     arriving: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
     arriving.put_nowait({"type": "websocket.connect"})
 
@@ -183,7 +194,7 @@ async def test_a_client_that_is_gone_when_it_is_accepted_leaves_nothing(hub: Hub
         raise ConnectionResetError("the client is gone")
 
     with pytest.raises(ConnectionResetError):
-        await ChatConsumer.as_asgi()(scope(conv, "anna"), arriving.get, gone)
+        await consumer(scope(conv, "anna"), arriving.get, gone)
 
     assert members(conv) == set()
     assert hub.streams.connections() == ()

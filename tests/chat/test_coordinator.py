@@ -40,11 +40,14 @@ class Store(MemoryFrameLog):
     def __init__(self) -> None:
         super().__init__("conv", epoch=1, now_ms=lambda: 0)
         self.door: Gate | None = None
+        self.far = False
         self.batches: list[int] = []
 
     async def append(self, batch: Sequence[Numbered]) -> None:
         if self.door is not None:
             await self.door.passed()
+        if self.far:
+            await asyncio.sleep(0)
         self.batches.append(len(batch))
         await super().append(batch)
 
@@ -359,8 +362,10 @@ async def test_publishing_after_the_close_starts_it_again():
     await bench.coordinator.aclose()
 
 
-async def test_what_is_published_while_it_closes_is_logged_too():
+@pytest.mark.parametrize("far", [False, True], ids=["near", "far"])
+async def test_what_is_published_while_it_closes_is_logged_too(far: bool):
     bench = Bench()
+    bench.log.far = far
     bench.publish(*inference(1, "Hello"))
 
     async def speak_on() -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Callable, Iterator
-from itertools import chain, count, islice
+from itertools import chain, count, cycle, islice
 
 import pytest
 import pytest_asyncio
@@ -23,7 +23,17 @@ from chat.log import Gap, Window
 from chat.pool import CLOSE_RATE, CLOSE_SLOW, Flow
 from chat.streams import Streams
 from sessions_app.inference.events import Event, Log, ModelCallStarted, TextDelta
-from tests.chat.wire import ORIGIN, Json, Tab, Truth, conversations, finished, inference
+from tests.chat.wire import (
+    ORIGIN,
+    FarLog,
+    Json,
+    SocketClosed,
+    Tab,
+    Truth,
+    conversations,
+    finished,
+    inference,
+)
 
 pytestmark = pytest.mark.virtual
 
@@ -137,19 +147,22 @@ class Room:
                 assert await tab.closed() == CLOSE_SLOW
                 assert tab in self.stalled, "a reader that kept up was closed"
 
-    async def end(self) -> None:
-        """Everybody reads again, and is level with the head."""
+    async def end(self, turns: int) -> None:
+        """Everybody reads again; some turns later comes the last frame, and all have it."""
         for tab in self.tabs:
             tab.release()
         await self.see_who_was_closed()
+        for tab in self.tabs:
+            if not tab.online:
+                tab.rejoin()
+        for _ in range(turns):
+            await asyncio.sleep(0)
         publish(self.streams, finished(99))
         await self.streams.sink("conv").flush()
         head = await snapshot_of(self.streams)
         for tab in self.tabs:
-            if not tab.online:
-                tab.rejoin()
             async with asyncio.timeout(3600):
-                await tab.level()
+                await self.level(tab)
             assert tab.position == head["version"]
             if tab.page.version == tab.position:
                 tab.page.assert_shows(head)
@@ -160,6 +173,14 @@ class Room:
             await tab.drop()
         await self.streams.aclose()
 
+    async def level(self, tab: Tab) -> None:
+        while True:
+            try:
+                return await tab.level()
+            except SocketClosed:  # it was released a moment too late
+                await self.see_who_was_closed()
+                tab.rejoin()
+
     async def check_the_log(self) -> None:
         log = self.streams.log("conv")
         kept = await log.read(Cursor(log.epoch, max(0, log.head.seq - 12)), limit=100)
@@ -168,16 +189,39 @@ class Room:
             self.truth.check(entry.seq, entry.text)
 
 
-@settings(max_examples=250, deadline=None)
-@given(conversations, st.lists(steps, max_size=40))
+@settings(max_examples=120, deadline=None)
+@given(conversations, st.lists(steps, max_size=40), st.integers(0, 8))
 async def test_in_any_order_of_coming_going_and_stalling_every_tab_sees_each_frame_once_in_order(
-    story: list[Event], told: list[Step]
+    story: list[Event], told: list[Step], turns: int
 ):
+    await live_through(story, told, turns)
+
+
+@settings(max_examples=120, deadline=None)
+@given(
+    conversations,
+    st.lists(steps, max_size=40),
+    st.integers(0, 25),
+    st.lists(st.integers(0, 6), min_size=1),
+)
+async def test_the_same_holds_over_a_log_that_is_far_away(
+    story: list[Event], told: list[Step], turns: int, lags: list[int]
+):
+    class Far(FarLog):
+        pass
+
+    Far.lags = cycle(lags)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("chat.streams.MemoryFrameLog", Far)
+        await live_through(story, told, turns)
+
+
+async def live_through(story: list[Event], told: list[Step], turns: int) -> None:
     room = Room(story)
     room.new_tab().join()
     for step in told:
         await room.do(step)
-    await room.end()
+    await room.end(turns)
 
 
 # A slow reader

@@ -176,7 +176,7 @@ def is_cursor(text: str) -> bool:
     )
 
 
-@settings(max_examples=300)
+@settings(max_examples=150)
 @given(
     st.text(max_size=40)
     | st.text(alphabet="0123456789.-", max_size=40)
@@ -300,7 +300,7 @@ def test_duplicate_keys_are_read_as_json_readers_do():
     assert decode_client('{"type":"ws.pong","type":"ws.ping"}') == Ping()
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(
     st.text()
     | st.text(alphabet='{}[]":,\\ud8019eE+-.truefalsn \n', max_size=60)

@@ -183,6 +183,21 @@ async def test_after_a_close_no_frame_is_sent(streams: Streams):
     assert tab.position == 0
 
 
+async def test_a_close_in_the_middle_of_a_batch_lets_out_no_more_than_what_is_on_its_way(
+    streams: Streams,
+):
+    tab = Tab(streams, "conv")
+    tab.join()
+    await tab.level()
+    tab.stall()
+    await publish(streams, *inference(1, "a"))
+    await asyncio.sleep(1)
+    tab.connection.close(4501)
+    tab.release()
+    assert await tab.closed() == 4501
+    assert tab.position == 1
+
+
 async def test_a_pump_that_is_cancelled_in_a_send_leaves_the_client_a_prefix(streams: Streams):
     tab = Tab(streams, "conv")
     tab.join()

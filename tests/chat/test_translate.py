@@ -314,7 +314,7 @@ def test_exactly_the_events_declared_internal_leave_no_trace_on_the_wire(kind: t
 # Any order
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(conversations)
 def test_in_any_order_of_events_every_start_has_one_final_and_nothing_after(told: list[Event]):
     told = [CALL, *told]
@@ -344,7 +344,7 @@ def test_in_any_order_of_events_every_start_has_one_final_and_nothing_after(told
     assert closed == text.keys()
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(conversations)
 def test_in_any_order_of_events_no_text_of_a_model_call_is_lost(told: list[Event]):
     told = [CALL, *told]

@@ -8,16 +8,18 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Coroutine, Iterable, Iterator, Sequence
+from itertools import cycle
 from typing import Any, TypeVar
 
 from hypothesis import strategies as st
 
 from chat.follower import StreamFollower
 from chat.frames import Cursor, StreamFrame, encode_body, envelope, utf8_size
-from chat.log import Entry, Numbered
+from chat.log import Entry, Gap, MemoryFrameLog, Numbered
 from chat.pool import Connection, Flow
 from chat.pump import pump
 from chat.streams import Streams
+from chat.timeline import Snapshot
 from chat.translate import Translator
 from sessions_app.inference import events
 from sessions_app.inference.events import Event, Origin
@@ -51,6 +53,33 @@ def numbered(frames: Sequence[StreamFrame], *, after: int = 0, at_ms: int = 0) -
         text = envelope(encode_body(frame), seq)
         batch.append(Numbered(frame, Entry(seq, at_ms, text, utf8_size(text))))
     return batch
+
+
+class FarLog(MemoryFrameLog):
+    """A log as far away as another process: every call takes some turns to get there and back."""
+
+    lags: Iterator[int] = cycle([1])
+
+    async def append(self, batch: Sequence[Numbered]) -> None:
+        await self._travel()
+        await super().append(batch)
+        await self._travel()
+
+    async def read(self, after: Cursor, *, limit: int) -> Sequence[Entry] | Gap:
+        await self._travel()
+        page = await super().read(after, limit=limit)
+        await self._travel()
+        return page
+
+    async def snapshot(self, *, since_version: int = 0) -> Snapshot:
+        await self._travel()
+        snapshot = await super().snapshot(since_version=since_version)
+        await self._travel()
+        return snapshot
+
+    async def _travel(self) -> None:
+        for _ in range(next(self.lags)):
+            await asyncio.sleep(0)
 
 
 class Page:
@@ -151,6 +180,10 @@ class Truth:
         assert self._texts.setdefault(seq, text) == text
 
 
+class SocketClosed(AssertionError):
+    """The server closed a socket from which more was expected."""
+
+
 class Tab:
     """A browser tab: comes and goes, reads or does not read, and checks the law of the stream.
 
@@ -201,6 +234,7 @@ class Tab:
                 profile="chat",
             )
         )
+        self._pump.add_done_callback(lambda _: self._news.set())
 
     def rejoin(self) -> None:
         """Comes back with what it has, or as a new tab when it has nothing."""
@@ -275,7 +309,7 @@ class Tab:
 
     async def _next(self) -> None:
         if self._pump is not None and self._pump.done():
-            raise AssertionError(f"the socket was closed with {self._pump.result()}")
+            raise SocketClosed(f"with {self._pump.result()}")
         self._news.clear()
         await self._news.wait()
 

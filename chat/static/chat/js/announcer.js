@@ -1,5 +1,7 @@
 /** How often, at most, finished sentences of a growing answer are read out. */
 const EVERY_MS = 4_000;
+/** More than this is left for the person to read at their own pace. */
+const LONGEST_REST = 600;
 const SENTENCES = /^[\s\S]*[.!?:…](?=\s)/;
 const MARKUP = /[*_`#>|~[\]]+/g;
 
@@ -25,11 +27,12 @@ export class Announcer {
     this.#timer ??= setTimeout(() => this.#readOut(), EVERY_MS);
   }
 
-  /** The answer has ended: what is left is read with the closing words. */
+  /** The answer has ended: a short rest is read with the closing words. */
   end(closing) {
     clearTimeout(this.#timer);
     this.#timer = null;
-    this.say(`${this.#unread.replace(MARKUP, "")} ${closing}`.trim());
+    const rest = this.#unread.length > LONGEST_REST ? "" : this.#unread.replace(MARKUP, "");
+    this.say(`${rest} ${closing}`.trim());
   }
 
   #readOut() {

@@ -22,6 +22,7 @@ export class Composer {
     this.#text.addEventListener("input", () => this.#keepDraft());
     this.#text.addEventListener("keydown", (event) => this.#keydown(event));
     form.addEventListener("submit", (event) => this.#submit(event));
+    addEventListener("pageshow", () => (this.#sending = false));
   }
 
   /** Whether an answer is being written: then it can be stopped. */
@@ -50,7 +51,10 @@ export class Composer {
     } else if (this.#convId) {
       event.preventDefault();
       this.#send();
+    } else if (this.#sending) {
+      event.preventDefault();
     } else {
+      this.#sending = true;
       sessionStorage.setItem(POSTED, this.#text.value);
       sessionStorage.removeItem(this.#draftKey);
     }

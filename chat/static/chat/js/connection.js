@@ -3,6 +3,7 @@ import { slot } from "./slot.js";
 /** Says whether the page is live, in the masthead; counts the seconds to the next attempt. */
 export class Connection {
   #element;
+  #retry;
   #announcer;
   #status = null;
   #clock = null;
@@ -11,7 +12,8 @@ export class Connection {
   constructor(element, { announcer, retry }) {
     this.#element = element;
     this.#announcer = announcer;
-    slot(element, "retry").addEventListener("click", retry);
+    this.#retry = slot(element, "retry");
+    this.#retry.addEventListener("click", retry);
   }
 
   show(status) {
@@ -19,11 +21,17 @@ export class Connection {
     this.#status = status;
     this.#element.hidden = false;
     this.#element.dataset.state = status.state;
-    slot(this.#element, "retry").hidden = !["waiting", "stopped"].includes(status.state);
+    this.#offerRetry(status.state === "waiting" || status.state === "stopped");
     clearInterval(this.#clock);
     if (status.state === "waiting") this.#clock = setInterval(() => this.#write(), 1_000);
     this.#write();
     this.#announce(wasLive);
+  }
+
+  #offerRetry(offered) {
+    const focused = document.activeElement === this.#retry;
+    this.#retry.hidden = !offered;
+    if (focused && !offered) document.getElementById("main").focus({ preventScroll: true });
   }
 
   #write() {

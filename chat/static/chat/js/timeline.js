@@ -39,7 +39,7 @@ export class Timeline {
     for (const entity of entities) {
       if (entity.createdSeq > endSeq) this.#inference = null;
       const card = this.#open(cardFor(entity), entity.id);
-      card.show(entity.props);
+      card.show(entity.props, entity.kind);
       if (card === this.#inference) endSeq = card.running ? Infinity : entity.updatedSeq;
     }
   }

@@ -9,7 +9,8 @@ export class OtherCard {
     this.element = element;
   }
 
-  show(props) {
+  show(props, kind) {
+    slot(this.element, "kind").textContent = kind;
     slot(this.element, "json").textContent = JSON.stringify(props, null, 2);
   }
 }

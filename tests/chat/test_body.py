@@ -1,0 +1,106 @@
+"""Proves chat/body.py: a request body over the bound is refused, declared or counted."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from chat.body import BodyLimit
+
+LIMIT = 100
+
+
+class Reader:
+    """An application that reads its whole body and answers with the size."""
+
+    def __init__(self) -> None:
+        self.called = False
+
+    async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
+        self.called = True
+        size, more = 0, True
+        while more:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                return
+            size += len(message.get("body", b""))
+            more = message.get("more_body", False)
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": str(size).encode()})
+
+
+async def ask(reader: Reader, *chunks: bytes, length: str | None = None) -> tuple[int, bytes, int]:
+    """Status, body, and how many chunks were read."""
+    sent: list[dict[str, Any]] = []
+    waiting = [
+        {"type": "http.request", "body": chunk, "more_body": number < len(chunks)}
+        for number, chunk in enumerate(chunks, start=1)
+    ]
+    headers = [(b"host", b"x")]
+    if length is not None:
+        headers.append((b"content-length", length.encode()))
+
+    async def receive() -> dict[str, Any]:
+        return waiting.pop(0) if waiting else {"type": "http.disconnect"}
+
+    async def send(message: dict[str, Any]) -> None:
+        sent.append(message)
+
+    await BodyLimit(reader, max_bytes=LIMIT)({"type": "http", "headers": headers}, receive, send)
+    assert [message["type"] for message in sent] == ["http.response.start", "http.response.body"]
+    return sent[0]["status"], sent[1]["body"], len(chunks) - len(waiting)
+
+
+@pytest.mark.parametrize(
+    "chunks", [(b"",), (b"x" * LIMIT,), (b"x",) * LIMIT, (b"x" * 99, b"", b"x", b"")]
+)
+@pytest.mark.parametrize("declared", [True, False])
+async def test_a_body_up_to_the_bound_passes(chunks: tuple[bytes, ...], declared: bool):
+    size = sum(map(len, chunks))
+    status, body, _ = await ask(Reader(), *chunks, length=str(size) if declared else None)
+
+    assert (status, body) == (200, str(size).encode())
+
+
+@pytest.mark.parametrize("length", ["101", "00101", "1" + "0" * 30])
+async def test_a_body_declared_over_the_bound_reaches_nobody(length: str):
+    reader = Reader()
+    status, body, _ = await ask(reader, b"x" * 101, length=length)
+
+    assert status == 413
+    assert not reader.called
+    assert_error(body)
+
+
+@pytest.mark.parametrize("length", [None, "5"])
+@pytest.mark.parametrize("chunks", [(b"x" * 101,), (b"x" * 100, b"x"), (b"x" * 60,) * 50])
+async def test_a_body_that_grows_over_the_bound_is_cut_off(
+    chunks: tuple[bytes, ...], length: str | None
+):
+    status, body, _ = await ask(Reader(), *chunks, length=length)
+
+    assert status == 413
+    assert_error(body)
+
+
+async def test_a_client_that_leaves_is_no_error():
+    class Leaver(Reader):
+        async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
+            assert (await receive())["type"] == "http.disconnect"
+            self.called = True
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            await send({"type": "http.response.body", "body": b""})
+
+    leaver = Leaver()
+    await ask(leaver)
+
+    assert leaver.called
+
+
+def assert_error(body: bytes) -> None:
+    told = json.loads(body)
+    assert set(told) == {"error", "code"}
+    assert told["code"] == "prompt_too_long"
+    assert "100 bytes" in told["error"]

@@ -1,0 +1,91 @@
+"""Proves webchat_project/lifecycle.py: an orderly end. On real servers: tests/border."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+import pytest_asyncio
+
+from chat.hub import Hub
+from sessions_app.inference.errors import Draining
+from tests.hub import running_hub
+from webchat_project.lifecycle import Lifecycle
+
+
+@pytest_asyncio.fixture
+async def hub() -> AsyncIterator[Hub]:
+    async with running_hub() as running:
+        yield running
+
+
+class Server:
+    """An ASGI server's side of the lifespan."""
+
+    def __init__(self, application: Any) -> None:
+        self._messages: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+        self._answers: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+        scope = {"type": "lifespan", "asgi": {"version": "3.0"}, "state": {}}
+        self.task = asyncio.create_task(
+            application(scope, self._messages.get, self._answers.put), name="lifespan"
+        )
+
+    async def say(self, kind: str) -> dict[str, Any]:
+        self._messages.put_nowait({"type": f"lifespan.{kind}"})
+        async with asyncio.timeout(5):
+            return await self._answers.get()
+
+
+async def nobody(scope: dict[str, Any], receive: Any, send: Any) -> None:
+    raise AssertionError("the lifespan reached the application")
+
+
+async def test_the_server_is_answered_at_start_and_at_the_end(hub: Hub):
+    server = Server(Lifecycle(nobody, close=hub.aclose))
+
+    assert await server.say("startup") == {"type": "lifespan.startup.complete"}
+    draining = [hub.draining]
+    assert await server.say("shutdown") == {"type": "lifespan.shutdown.complete"}
+    draining.append(hub.draining)
+
+    assert draining == [False, True]
+    await server.task
+
+
+@pytest.mark.parametrize("prompt", ["hang", "slow 30"])
+async def test_the_end_of_the_server_ends_every_inference_and_says_why(hub: Hub, prompt: str):
+    server = Server(Lifecycle(nobody, close=hub.aclose))
+    await server.say("startup")
+    conversations = ["a", "b", "c"]
+    for conv_id in conversations:
+        await hub.sessions.open(conv_id, owner="visitor:x", profile=None)
+        await hub.sessions.submit(conv_id, prompt=prompt, profile=None, idempotency_key="k")
+    await server.say("shutdown")
+
+    for conv_id in conversations:
+        snapshot = await hub.streams.snapshot(conv_id)
+        [inference] = [each for each in snapshot.entities if each.kind == "inference"]
+        assert not snapshot.running
+        assert inference.props["status"] == "cancelled"
+        assert inference.props["error"] == "server restarting"
+    with pytest.raises(Draining, match="try again"):
+        await hub.sessions.submit("a", prompt="hello", profile=None, idempotency_key="k2")
+    await server.task
+
+
+async def test_what_is_no_lifespan_goes_to_the_application_as_it_is():
+    passed: list[Any] = []
+
+    async def application(scope: dict[str, Any], receive: Any, send: Any) -> None:
+        passed.append((scope, receive, send))
+
+    async def close() -> None:
+        raise AssertionError("nothing has ended")
+
+    lifecycle = Lifecycle(application, close=close)
+    for kind in ("http", "websocket"):
+        await lifecycle({"type": kind}, "receive", "send")
+
+    assert passed == [({"type": kind}, "receive", "send") for kind in ("http", "websocket")]

@@ -1,0 +1,112 @@
+"""Proves webchat_project/settings.py: safe as it is, and changed by its environment alone."""
+
+from __future__ import annotations
+
+import runpy
+import sys
+from typing import Any
+
+import pytest
+
+from chat.conf import ChatSettings
+
+OURS = (
+    *("DEBUG", "SECRET_KEY", "ALLOWED_HOSTS", "CSRF_TRUSTED_ORIGINS", "TRUST_X_FORWARDED_PROTO"),
+    *("DATABASE_URL", "SECURE_COOKIES", "LOG_LEVEL", "WEBCHAT_MODEL", "WEBCHAT_LOGIN_REQUIRED"),
+    *("OPENAI_BASE_URL", "OPENAI_API_KEY", "ANTHROPIC_API_KEY", "GEMINI_API_KEY"),
+)
+
+
+@pytest.fixture
+def read(monkeypatch, tmp_path):
+    """The settings as a fresh process reads them from an environment."""
+
+    def with_environment(**env: str) -> dict[str, Any]:
+        for name in OURS:
+            monkeypatch.delenv(name, raising=False)
+        for name, value in {"WEBCHAT_STATE_DIR": str(tmp_path), **env}.items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.delitem(
+            sys.modules, "webchat_project.settings", raising=False
+        )  # runpy warns of a second
+        return runpy.run_module("webchat_project.settings")
+
+    return with_environment
+
+
+def test_without_an_environment_it_is_safe(read):
+    settings = read()
+
+    assert settings["DEBUG"] is False
+    assert settings["ALLOWED_HOSTS"] == ["127.0.0.1", "localhost", "[::1]"]
+    assert settings["CSRF_TRUSTED_ORIGINS"] == []
+    assert "SECURE_PROXY_SSL_HEADER" not in settings
+    assert len(settings["SECRET_KEY"]) >= 50
+    assert settings["SESSION_COOKIE_HTTPONLY"] is True
+    assert settings["SESSION_COOKIE_SAMESITE"] == settings["CSRF_COOKIE_SAMESITE"] == "Lax"
+    assert settings["X_FRAME_OPTIONS"] == "DENY"
+    assert settings["SECURE_CONTENT_TYPE_NOSNIFF"] is True
+
+
+def test_without_an_environment_it_needs_no_key_and_no_service(read, tmp_path):
+    settings = read()
+
+    assert settings["WEBCHAT"]["MODEL"] == "demo"
+    assert settings["DATABASES"]["default"]["ENGINE"] == "django.db.backends.sqlite3"
+    assert settings["DATABASES"]["default"]["NAME"] == str(tmp_path / "db.sqlite3")
+
+
+def test_the_environment_changes_what_a_deployment_changes(read):
+    settings = read(
+        ALLOWED_HOSTS="chat.example.com,www.example.com",
+        CSRF_TRUSTED_ORIGINS="https://chat.example.com",
+        TRUST_X_FORWARDED_PROTO="1",
+        SECURE_COOKIES="1",
+        SECRET_KEY="given",
+        DATABASE_URL="postgres://user:pw@db:5432/webchat",
+        WEBCHAT_LOGIN_REQUIRED="true",
+        WEBCHAT_MODEL="openai-chat:gpt",
+        OPENAI_API_KEY="sk-1",
+    )
+
+    assert settings["ALLOWED_HOSTS"] == ["chat.example.com", "www.example.com"]
+    assert settings["CSRF_TRUSTED_ORIGINS"] == ["https://chat.example.com"]
+    assert settings["SECURE_PROXY_SSL_HEADER"] == ("HTTP_X_FORWARDED_PROTO", "https")
+    assert settings["SESSION_COOKIE_SECURE"] is settings["CSRF_COOKIE_SECURE"] is True
+    assert settings["SECRET_KEY"] == "given"
+    assert settings["DATABASES"]["default"]["HOST"] == "db"
+    assert settings["WEBCHAT"]["LOGIN_REQUIRED"] is True
+    assert settings["WEBCHAT"]["MODEL"] == "openai-chat:gpt"
+    assert settings["WEBCHAT"]["OPENAI_API_KEY"] == "sk-1"
+
+
+def test_the_key_is_made_once_and_kept(read):
+    assert read()["SECRET_KEY"] == read()["SECRET_KEY"]
+
+
+@pytest.mark.parametrize("value", ["0", "false", "no", "off", ""])
+def test_a_switch_that_is_off_is_off(read, value: str):
+    assert read(DEBUG=value)["DEBUG"] is False
+    assert "SECURE_PROXY_SSL_HEADER" not in read(TRUST_X_FORWARDED_PROTO=value)
+
+
+def test_django_refuses_no_body_that_the_transport_takes(read):
+    """Else the answer would name a bound that is not the one in force."""
+    limit = read()["DATA_UPLOAD_MAX_MEMORY_SIZE"]
+
+    assert limit is None or limit >= ChatSettings().body_max_bytes
+
+
+def test_while_debugging_files_need_no_collecting(read):
+    settings = read(DEBUG="1")
+
+    assert settings["WHITENOISE_USE_FINDERS"] is True
+    assert "Manifest" not in settings["STORAGES"]["staticfiles"]["BACKEND"]
+    assert "Manifest" in read()["STORAGES"]["staticfiles"]["BACKEND"]
+
+
+def test_the_daphne_app_comes_before_django_staticfiles(read):
+    """So that `runserver` is Daphne's."""
+    apps = read()["INSTALLED_APPS"]
+
+    assert apps.index("daphne") < apps.index("django.contrib.staticfiles")
