@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+from contextlib import suppress
 from typing import Any
+
+DRAIN_BYTES = 16 * 1024 * 1024
+DRAIN_SECONDS = 10
 
 
 class _TooLarge(Exception):
@@ -20,6 +25,7 @@ class BodyLimit:
     async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
         declared = dict(scope["headers"]).get(b"content-length", b"0")
         if declared.isdigit() and int(declared) > self._max_bytes:
+            await _drain(receive)
             await self._refuse(send)
             return
         read = 0
@@ -35,6 +41,7 @@ class BodyLimit:
         try:
             await self._application(scope, bounded_receive, send)
         except _TooLarge:
+            await _drain(receive)
             await self._refuse(send)
 
     async def _refuse(self, send: Any) -> None:
@@ -51,3 +58,15 @@ class BodyLimit:
         ]
         await send({"type": "http.response.start", "status": 413, "headers": headers})
         await send({"type": "http.response.body", "body": body})
+
+
+async def _drain(receive: Any) -> None:
+    """Reads on and forgets, up to a bound: who sends before reading would miss the answer."""
+    drained = 0
+    with suppress(TimeoutError):
+        async with asyncio.timeout(DRAIN_SECONDS):
+            while drained <= DRAIN_BYTES:
+                message = await receive()
+                drained += len(message.get("body", b""))
+                if not message.get("more_body", False):
+                    return

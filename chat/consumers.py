@@ -27,13 +27,12 @@ from .frames import (
 )
 from .identity import identify
 from .log import wall_ms
-from .pool import Connection
+from .pool import CLOSE_RESTARTING, Connection
 from .pump import pump
 from .submission import cookie_profile, is_conv_id
 
 logger = logging.getLogger(__name__)
 
-CLOSE_RESTARTING = 1012
 CLOSE_TOO_BIG = 1009
 CLOSE_BAD_REQUEST = 4513
 BAD_FRAMES = 5
@@ -43,13 +42,23 @@ CLOSE_SECONDS = 1.0
 class ChatConsumer(AsyncWebsocketConsumer):
     """A socket's life: checked, greeted, fed by its pump, and gone without a trace."""
 
-    async def connect(self) -> None:
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
         self._conv_id = ""
         self._connection = Connection()
         self._follower: StreamFollower | None = None
         self._delivery: asyncio.Task[None] | None = None
         self._bad_frames = 0
-        query = parse_qs(self.scope["query_string"].decode("latin-1"))
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            # Also where the server kills the consumer, or the client was gone before its accept.
+            await self._leave()
+
+    async def connect(self) -> None:
+        query = parse_qs(self.scope["query_string"].decode("latin-1"), keep_blank_values=True)
         self._asked = {name: values[0] for name, values in query.items()}
         user = self.scope["user"]
         assert user is not None, "routing.py puts AuthMiddlewareStack around this consumer"
@@ -108,17 +117,23 @@ class ChatConsumer(AsyncWebsocketConsumer):
                 self._connection.acknowledge(seq)
 
     async def disconnect(self, code: int) -> None:
-        if self._delivery is None:
-            return
-        assert self._follower is not None
-        self._follower.leave(self._connection)
-        await self.channel_layer.group_discard(control_group(self._conv_id), self.channel_name)
-        self._delivery.cancel()
-        await asyncio.wait({self._delivery})
+        await self._leave()
 
     async def control_close(self, message: dict[str, Any]) -> None:
         """The control group asks every socket of the conversation to close."""
         self._connection.close(message["code"])
+
+    async def _leave(self) -> None:
+        """Out of pool and group, its pump ended. Idempotent."""
+        if self._follower is not None:
+            self._follower.leave(self._connection)
+        delivery, self._delivery = self._delivery, None
+        if delivery is not None:
+            delivery.cancel()
+            await asyncio.wait({delivery})
+        conv_id, self._conv_id = self._conv_id, ""
+        if conv_id:
+            await self.channel_layer.group_discard(control_group(conv_id), self.channel_name)
 
     async def _deliver(self, follower: StreamFollower, cursor: Cursor | None, profile: str) -> None:
         try:
@@ -131,7 +146,8 @@ class ChatConsumer(AsyncWebsocketConsumer):
             logger.debug("a socket of %s ended while it was sent to", self._conv_id, exc_info=True)
 
     async def _send_text(self, text: str) -> None:
-        await self.base_send({"type": "websocket.send", "text": text, "bytes": None})
+        # The stubs want `bytes` too; ASGI wants exactly one of both.
+        await self.base_send({"type": "websocket.send", "text": text})  # type: ignore[arg-type]
 
     def _read_request(self, conv_id: str) -> Cursor | None:
         if not is_conv_id(conv_id):

@@ -8,9 +8,11 @@ from functools import wraps
 from typing import Any, TypeAlias
 from uuid import uuid4
 
+from asgiref.sync import sync_to_async
 from django.contrib import messages
-from django.contrib.auth.views import redirect_to_login
+from django.contrib.auth.views import LoginView, redirect_to_login
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.http.response import HttpResponseBase
 from django.middleware.csrf import get_token
 from django.template.loader import render_to_string
 from django.urls import reverse
@@ -80,6 +82,14 @@ async def conversation(request: HttpRequest, conv_id: str) -> HttpResponse:
         "blank_cards": BLANK_CARDS,
     }
     return await _render(request, "chat/conversation.html", context)
+
+
+async def sign_in(request: HttpRequest) -> HttpResponseBase:
+    """Django's log-in, for a browser that has its session and CSRF cookies as on every page."""
+    get_token(request)
+    if not hub().settings.login_required:
+        await ensure_owner(request)
+    return await sync_to_async(LoginView.as_view())(request)
 
 
 async def _submit(request: HttpRequest, conv_id: str | None) -> str | None:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from .frames import Cursor
 from .log import Entry
 
+CLOSE_RESTARTING = 1012
 CLOSE_SLOW = 4008
 CLOSE_RATE = 4013
 
@@ -44,6 +45,7 @@ class Connection:
         self.cursor: Cursor | None = None
         self.live = False
         self.closing: int | None = None
+        self.leaving: int | None = None
         self.sending_since: float | None = None
         self.deadline: asyncio.Timeout | None = None
         self._outbox: deque[Entry] = deque()
@@ -115,6 +117,11 @@ class Connection:
             self.closing = code
         self._wake.set()
 
+    def leave(self, code: int) -> None:
+        """Asks for the socket to be closed once it was sent all that is in the log."""
+        self.leaving = code
+        self._wake.set()
+
     def wake(self) -> None:
         """Has the pump look again at what there is to do."""
         self._wake.set()
@@ -175,6 +182,8 @@ class ConnectionPool:
 
     def __init__(self) -> None:
         self._connections: set[Connection] = set()
+        self._empty = asyncio.Event()
+        self._empty.set()
 
     def __len__(self) -> int:
         return len(self._connections)
@@ -184,9 +193,16 @@ class ConnectionPool:
 
     def add(self, connection: Connection) -> None:
         self._connections.add(connection)
+        self._empty.clear()
 
     def discard(self, connection: Connection) -> None:
         self._connections.discard(connection)
+        if not self._connections:
+            self._empty.set()
+
+    async def emptied(self) -> None:
+        """Returns once no connection is left."""
+        await self._empty.wait()
 
     def offer(self, entries: Sequence[Entry]) -> None:
         """Gives a batch to every live connection. Never waits; a full outbox falls behind."""

@@ -60,7 +60,10 @@ async def pump(
                 if connection.depth:
                     await socket.send_entries(connection.take())
                 elif connection.live:
-                    await connection.wait()
+                    if connection.leaving is not None and socket.is_level():
+                        connection.close(connection.leaving)
+                    else:
+                        await connection.wait()
                 else:
                     await socket.catch_up()
             await socket.send_replies()
@@ -110,6 +113,11 @@ class _Socket:
             self._connection.cursor = cursor
         else:
             await self.snapshot(page.reason if isinstance(page, Gap) else "first")
+
+    def is_level(self) -> bool:
+        """Whether the client was sent all that is in the log."""
+        cursor = self._connection.cursor
+        return cursor is not None and cursor.seq >= self._log.head.seq
 
     async def catch_up(self) -> None:
         """Sends the next page of the log, or goes live at its end."""

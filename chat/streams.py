@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+from contextlib import suppress
+
 from .coordinator import StreamCoordinator
 from .follower import Pace, StreamFollower
 from .log import Epochs, FrameLog, MemoryFrameLog, NowMs, Window, wall_ms
-from .pool import Connection
+from .pool import CLOSE_RESTARTING, Connection
 from .timeline import Snapshot
+
+LEAVE_SECONDS = 5.0
 
 
 class _Stream:
@@ -71,9 +76,20 @@ class Streams:
         return tuple(id for id, stream in self._streams.items() if stream.follower is not None)
 
     async def aclose(self) -> None:
-        """Logs what was published, then ends every task."""
+        """Logs what was published, sends every socket that and a 1012, and ends every task.
+
+        A socket that does not take it within `LEAVE_SECONDS` is left to its server.
+        """
         for stream in tuple(self._streams.values()):
             await stream.coordinator.aclose()
+        for connection in self.connections():
+            connection.leave(CLOSE_RESTARTING)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LEAVE_SECONDS):
+                for stream in tuple(self._streams.values()):
+                    if stream.follower is not None:
+                        await stream.follower.pool.emptied()
+        for stream in tuple(self._streams.values()):
             if stream.follower is not None:
                 await stream.follower.aclose()
                 stream.follower = None

@@ -30,11 +30,17 @@ def _remove_prepared_state() -> Iterator[None]:
         shutil.rmtree(prepared_state())
 
 
-@pytest_asyncio.fixture(scope="session", loop_scope="session", params=SERVERS)
-async def server(request: pytest.FixtureRequest) -> AsyncIterator[LiveServer]:
-    """One server of each kind for the whole run; each test brings its own visitors."""
-    async with live_server(request.param) as running:
-        yield running
+@pytest.fixture(scope="session", params=SERVERS)
+def server(request: pytest.FixtureRequest) -> Iterator[LiveServer]:
+    """One server of each kind for the whole run; each test brings its own visitors.
+
+    With a loop of its own: pytest-asyncio's session loop ends with each test, because every test
+    is parametrised with its loop's factory, and a fixture on that loop would end with it.
+    """
+    with asyncio.Runner() as runner:
+        context = live_server(request.param)
+        yield runner.run(context.__aenter__())
+        runner.run(context.__aexit__(None, None, None))
 
 
 @pytest_asyncio.fixture

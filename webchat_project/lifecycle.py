@@ -7,6 +7,8 @@ import sys
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+LEAVE_SECONDS = 5.0
+
 
 class Lifecycle:
     """Wraps an ASGI application and calls `close` once, before its server stops."""
@@ -15,13 +17,20 @@ class Lifecycle:
         self._application = application
         self._close = close
         self._watching_reactor = False
+        self._running: set[asyncio.Task[Any]] = set()
 
     async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
         if scope["type"] == "lifespan":
             await self._lifespan(receive, send)
             return
         self._watch_reactor()
-        await self._application(scope, receive, send)
+        task = asyncio.current_task()
+        assert task is not None
+        self._running.add(task)
+        try:
+            await self._application(scope, receive, send)
+        finally:
+            self._running.discard(task)
 
     async def _lifespan(self, receive: Any, send: Any) -> None:
         while True:
@@ -29,9 +38,22 @@ class Lifecycle:
             if message["type"] == "lifespan.startup":
                 await send({"type": "lifespan.startup.complete"})
             else:
-                await self._close()
+                await self._end()
                 await send({"type": "lifespan.shutdown.complete"})
                 return
+
+    async def _end(self) -> None:
+        """Closes, then ends the calls that are still under way.
+
+        Daphne leaves the tasks of open websockets pending when it stops, and Python 3.11 may crash
+        on such a task at its own end.
+        """
+        await self._close()
+        left = tuple(self._running)
+        for task in left:
+            task.cancel()
+        if left:
+            await asyncio.wait(left, timeout=LEAVE_SECONDS)
 
     def _watch_reactor(self) -> None:
         """Daphne sends no lifespan; its reactor waits for what a shutdown trigger returns."""
@@ -44,5 +66,5 @@ class Lifecycle:
         reactor.addSystemEventTrigger(
             "before",
             "shutdown",
-            lambda: Deferred.fromFuture(asyncio.ensure_future(self._close())),
+            lambda: Deferred.fromFuture(asyncio.ensure_future(self._end())),
         )

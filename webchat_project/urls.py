@@ -3,7 +3,10 @@
 from django.contrib import admin
 from django.urls import include, path
 
+from chat.pages import sign_in
+
 urlpatterns = [
+    path("accounts/login/", sign_in, name="login"),
     path("accounts/", include("django.contrib.auth.urls")),
     path("admin/", admin.site.urls),
     path("", include("chat.urls")),

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from itertools import count
 from uuid import uuid4
 
@@ -11,7 +10,7 @@ import pytest
 import pytest_asyncio
 
 from tests.client import Visitor, visitor
-from tests.live import SERVERS, LiveServer, live_server
+from tests.live import LiveServer
 
 PASSWORD = "a-password-that-nobody-guesses"
 ACCOUNTS = 24
@@ -23,19 +22,6 @@ names = [f"user{{number}}" for number in range({ACCOUNTS})]
 User.objects.bulk_create(User(username=name, password=password) for name in names)
 User.objects.create(username="root", password=password, is_staff=True, is_superuser=True)
 """
-
-
-@pytest.fixture(scope="session", params=SERVERS)
-def server(request: pytest.FixtureRequest) -> Iterator[LiveServer]:
-    """One server of each kind for the whole run; each test brings its own visitors.
-
-    With a loop of its own: pytest-asyncio's session loop ends with each test, because every test
-    is parametrised with its loop's factory, and a fixture on that loop would end with it.
-    """
-    with asyncio.Runner() as runner:
-        context = live_server(request.param)
-        yield runner.run(context.__aenter__())
-        runner.run(context.__aexit__(None, None, None))
 
 
 @pytest.fixture

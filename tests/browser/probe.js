@@ -67,15 +67,34 @@ async function strangers(source) {
     const prefix = characters.slice(0, end).join("");
     markdown.replace(prefix);
     if (end === characters.length) markdown.finish(prefix);
-    for (const element of target.querySelectorAll("*")) {
-      if (!TAGS.has(element.tagName)) found.add(`<${element.tagName}> in ${prefix}`);
-      for (const { name, value } of element.attributes) {
-        if (!fine(name, value)) found.add(`${name}=${value} in ${prefix}`);
-      }
-    }
+    for (const stranger of strangersIn(target)) found.add(`${stranger} in ${prefix}`);
   }
   target.remove();
   return [...found];
+}
+
+/** Puts raw HTML through the sink alone, shows it, and lists what should not be there. */
+async function strangersThroughTheSink(html) {
+  const { highlighted, prose } = await moduleNamed("html");
+  const target = document.createElement("div");
+  document.body.append(target);
+  const found = [];
+  for (const sink of [prose, highlighted]) {
+    target.replaceChildren(sink(html));
+    found.push(...strangersIn(target));
+    if (sink === prose && target.querySelector("[class]")) found.push("class");
+  }
+  target.remove();
+  return found;
+}
+
+function strangersIn(target) {
+  return [...target.querySelectorAll("*")].flatMap((element) => [
+    ...(TAGS.has(element.tagName) ? [] : [`<${element.tagName}>`]),
+    ...[...element.attributes]
+      .filter(({ name, value }) => !fine(name, value))
+      .map(({ name, value }) => `${name}=${value}`),
+  ]);
 }
 
 function fine(name, value) {

@@ -10,7 +10,7 @@ from playwright.async_api import expect
 from tests.browser.conftest import OpenChat
 from tests.live import LiveServer
 
-pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.slow]
+pytestmark = [pytest.mark.asyncio(loop_scope="session")]
 
 
 async def test_without_scripts_the_pages_read_and_post(server: LiveServer, visit: OpenChat):

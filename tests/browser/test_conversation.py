@@ -10,7 +10,7 @@ from playwright.async_api import Route, expect
 from tests.browser.conftest import OpenChat
 from tests.live import LiveServer
 
-pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.slow]
+pytestmark = [pytest.mark.asyncio(loop_scope="session")]
 
 
 async def test_a_prompt_streams_into_the_page(server: LiveServer, visit: OpenChat):

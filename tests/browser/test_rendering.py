@@ -11,7 +11,7 @@ from tests.browser.conftest import OpenChat
 from tests.browser.corpus import HONEST, HOSTILE
 from tests.live import LiveServer
 
-pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.slow]
+pytestmark = [pytest.mark.asyncio(loop_scope="session")]
 
 NUL = "\\u0000"
 
@@ -52,6 +52,14 @@ async def test_no_prefix_of_a_hostile_text_makes_an_element_that_is_not_listed(
     chat = await visit(server.url)
     for source in HOSTILE:
         assert await probe(chat.page, "strangers", source) == []
+
+
+async def test_the_sink_holds_without_the_parser_and_without_the_policy(
+    server: LiveServer, visit: OpenChat
+):
+    chat = await visit(server.url, bypass_csp=True)
+    for html in HOSTILE:
+        assert await probe(chat.page, "strangersThroughTheSink", html) == []
 
 
 async def test_text_nested_too_deep_is_shown_as_it_is(server: LiveServer, visit: OpenChat):

@@ -15,7 +15,7 @@ from tests.browser.conftest import OpenChat
 from tests.browser.wire import Wire, wire_to
 from tests.live import LiveServer, free_port, live_server
 
-pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.slow]
+pytestmark = [pytest.mark.asyncio(loop_scope="session")]
 
 Event = dict[str, Any]
 SLOWLY = re.compile(r"Counting: 1 2")

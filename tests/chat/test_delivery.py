@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from itertools import chain, count, cycle, islice
+from typing import cast
 
 import pytest
 import pytest_asyncio
@@ -19,10 +20,11 @@ from hypothesis import strategies as st
 from chat.coordinator import StreamCoordinator
 from chat.follower import Pace
 from chat.frames import Cursor, connection_frame
-from chat.log import Gap, Window
+from chat.log import Entry, Gap, MemoryFrameLog, Window
 from chat.pool import CLOSE_RATE, CLOSE_SLOW, Flow
 from chat.streams import Streams
 from sessions_app.inference.events import Event, Log, ModelCallStarted, TextDelta
+from sessions_app.testing import Gate
 from tests.chat.wire import (
     ORIGIN,
     FarLog,
@@ -222,6 +224,45 @@ async def live_through(story: list[Event], told: list[Step], turns: int) -> None
     for step in told:
         await room.do(step)
     await room.end(turns)
+
+
+class HeldLog(MemoryFrameLog):
+    """A log whose next answer "nothing new" is on its way until `held` opens."""
+
+    held: Gate | None = None
+
+    async def read(self, after: Cursor, *, limit: int) -> Sequence[Entry] | Gap:
+        page = await super().read(after, limit=limit)
+        if self.held is not None and not isinstance(page, Gap) and not page:
+            held, self.held = self.held, None
+            await held.passed()
+        return page
+
+
+async def test_a_frame_that_comes_while_a_tab_is_told_of_nothing_new_reaches_it_all_the_same(
+    new, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("chat.streams.MemoryFrameLog", HeldLog)
+    streams = new()
+    log = cast("HeldLog", streams.log("conv"))
+    witness, tab = Tab(streams, "conv"), Tab(streams, "conv")
+    witness.join()
+    await publish(streams, *lines(3)).flush()
+    await witness.level()
+    tab.stall()
+    tab.join(str(log.head))
+    await asyncio.sleep(1)  # it is being sent its hello
+    held = log.held = Gate("nothing new")
+    tab.release()
+    await held.reached()
+    await publish(streams, *lines(1)).flush()
+    await witness.level()
+    held.open()
+    async with asyncio.timeout(60):
+        await tab.level()
+    assert tab.snapshots == []
+    for one in (witness, tab):
+        await one.drop()
 
 
 # A slow reader
