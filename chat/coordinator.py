@@ -7,7 +7,9 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+import msgspec
 
 from sessions_app.inference.errors import StreamStalled
 from sessions_app.inference.events import (
@@ -100,18 +102,29 @@ class StreamCoordinator:
             self._work.clear()
             inbox, self._inbox, self._chars = self._inbox, deque(), 0
             batch = self._batch(item for item in inbox if isinstance(item, _Published))
-            if batch:
-                await self._log.append(batch)
-                self._wake()
+            failed: Exception | None = None
+            try:
+                if batch:
+                    await self._log.append(batch)
+                    self._wake()
+            except Exception as error:
+                logger.exception("the log of %s took no frames", self._log.conv_id)
+                failed = error
             for item in inbox:
-                if isinstance(item, asyncio.Future) and not item.done():
+                if isinstance(item, _Published) or item.done():
+                    continue
+                if failed is None:
                     item.set_result(None)
+                else:
+                    item.set_exception(failed)
 
     def _batch(self, published: Iterator[_Published]) -> Sequence[Numbered]:
         seq, at_ms = self._log.head.seq, self._now_ms()
         batch: list[Numbered] = []
         for event, origin in _merged(published):
             try:
+                if isinstance(event, InferenceFinished):
+                    event = _sayable(event)
                 frames = self._translator.translate(event, origin)
                 bodies = [encode_body(frame) for frame in frames]
             except Exception:
@@ -123,6 +136,16 @@ class StreamCoordinator:
                 text = envelope(body, seq)
                 batch.append(Numbered(frame, Entry(seq, at_ms, text, utf8_size(text))))
         return batch
+
+
+def _sayable(end: InferenceFinished) -> InferenceFinished:
+    """The end of an inference must be told: what in it cannot be written is left out."""
+    try:
+        msgspec.json.encode(end)
+    except Exception:
+        logger.exception("the end of %s holds what cannot be written", end.inference_id)
+        return replace(end, model="", stop_reason="error", error=None, usage=None)
+    return end
 
 
 def _merged(published: Iterator[_Published]) -> Iterator[tuple[Event, Origin | None]]:

@@ -63,7 +63,7 @@ class Translator:
                 return self._summary(text, cause)
             case events.ModelCallStarted(message_id=message_id, model=model):
                 closing = self._close(cause, "completed")
-                self._call = _ModelCall(message_id, model)
+                self._call = _ModelCall(message_id, well_formed(model))
                 return closing
             case events.ModelCallFinished(stop_reason=stop_reason, usage=usage):
                 return self._close(cause, "completed", stop_reason, usage)
@@ -79,7 +79,7 @@ class Translator:
                 started = frames.InferenceStartedData(
                     turn_id=event.turn_id,
                     profile=event.profile,
-                    model=event.model,
+                    model=well_formed(event.model),
                     idempotency_key=event.idempotency_key,
                 )
                 return [frames.InferenceStarted(id=event.inference_id, data=started, **cause.ids)]
@@ -213,7 +213,7 @@ def _finished(event: events.InferenceFinished, cause: _Cause) -> StreamFrame:
             usage=usage,
         ),
         metadata=frames.Metadata(
-            model=event.model,
+            model=well_formed(event.model),
             stop_reason=event.stop_reason,
             duration_ms=event.duration_ms,
             usage=usage,

@@ -10,12 +10,16 @@ from .inference.turns import Outcome, Turn
 
 
 class ExecutionHandle:
-    """Owns the task of one inference. Made inside a running event loop."""
+    """Owns the task of one inference. Made inside a running event loop.
+
+    `ended` is called when the task has, also when it never took a step.
+    """
 
     def __init__(
         self,
         execute: Callable[[Cancellation], Awaitable[Turn]],
         *,
+        ended: Callable[[], None] = lambda: None,
         inference_id: str,
         turn_id: str,
     ) -> None:
@@ -24,6 +28,7 @@ class ExecutionHandle:
         self._cancellation = Cancellation()
         self._task: asyncio.Task[Turn] = asyncio.ensure_future(execute(self._cancellation))
         self._task.set_name(f"inference:{inference_id}")
+        self._task.add_done_callback(lambda _: ended())
 
     @property
     def is_running(self) -> bool:

@@ -61,7 +61,7 @@ class Session:
         """
         if self.active is not None:
             raise RunInProgress(
-                "an inference is running in this conversation; wait for its end or cancel it"
+                "An answer is still being written in this conversation; wait for it, or stop it."
             )
         runner = self._runner_for(profile or self.profile)
         self._title = self._title or _title(prompt)
@@ -153,7 +153,11 @@ class Session:
     def _start(self, runner: InferenceRunner, turn: Turn) -> ExecutionHandle:
         assert self.active is None and turn.metadata.inference_id is not None
 
+        begun = False
+
         async def execute(cancellation: Cancellation) -> Turn:
+            nonlocal begun
+            begun = True
             try:
                 final = await runner.run(turn, sink=self._sink, cancellation=cancellation)
                 self.turns += (final,)
@@ -162,9 +166,15 @@ class Session:
                 self.active = None
                 self.touch()
 
+        def ended() -> None:
+            # Torn down before its first step: nobody else can write its end.
+            if not begun:
+                self.turns += (runner.give_up(turn, sink=self._sink),)
+                self.active = None
+
         self.touch()
         self.active = ExecutionHandle(
-            execute, inference_id=turn.metadata.inference_id, turn_id=turn.id
+            execute, ended=ended, inference_id=turn.metadata.inference_id, turn_id=turn.id
         )
         return self.active
 

@@ -109,6 +109,13 @@ class InferenceRunner:
             raise asyncio.CancelledError
         return final
 
+    def give_up(self, turn: Turn, *, sink: EventSink) -> Turn:
+        """Writes the end of an inference whose `run` never took its first step."""
+        assert turn.metadata.inference_id is not None
+        origin = Origin(inference_id=turn.metadata.inference_id, turn_id=turn.id)
+        end = _End("cancelled", "cancelled", error="server restarting")
+        return _Run(turn, sink, origin).finish(end, self.model)
+
     async def _work(self, run: _Run, cancellation: Cancellation) -> Turn | _Raised:
         async def call_engine(turn: Turn) -> Turn:
             run.begin_call(turn, self.model)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import json
 from collections.abc import AsyncIterator, Sequence
 from contextlib import suppress
@@ -23,6 +24,7 @@ from sessions_app.inference.events import (
     Log,
     ModelCallStarted,
     Origin,
+    StopReason,
     TextDelta,
     ThinkingDelta,
 )
@@ -41,11 +43,14 @@ class Store(MemoryFrameLog):
         super().__init__("conv", epoch=1, now_ms=lambda: 0)
         self.door: Gate | None = None
         self.far = False
+        self.error: Exception | None = None
         self.batches: list[int] = []
 
     async def append(self, batch: Sequence[Numbered]) -> None:
         if self.door is not None:
             await self.door.passed()
+        if self.error is not None:
+            raise self.error
         if self.far:
             await asyncio.sleep(0)
         self.batches.append(len(batch))
@@ -334,6 +339,21 @@ async def test_an_event_that_cannot_be_a_frame_leaves_the_story_well_told(
         await bench.coordinator.flush()
     kinds = [event["type"] for event in await bench.log.wire() if event["id"] == "m"]
     assert kinds == ["llm.start", "llm.delta", "llm.final"]
+
+
+async def test_the_end_of_an_inference_is_logged_even_if_something_in_it_cannot_be(bench: Bench):
+    odd = dataclasses.replace(finished(1), stop_reason=cast("StopReason", object()))
+    bench.publish(*inference(1, "Hello")[:-1], odd)
+    await bench.coordinator.flush()
+    assert [e["id"] for e in await bench.log.wire() if e["type"] == "inference.finished"] == ["i1"]
+
+
+async def test_a_store_that_fails_leaves_nobody_waiting_for_ever(bench: Bench):
+    bench.log.error = OSError("the store is gone")
+    bench.publish(*inference(1, "Hello"))
+    async with asyncio.timeout(60):
+        with suppress(OSError):
+            await bench.coordinator.flush()
 
 
 # The end

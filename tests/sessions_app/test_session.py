@@ -208,6 +208,16 @@ async def test_a_shutdown_frees_the_slot_and_logs_the_end():
     assert finished.status == "cancelled"
 
 
+async def test_a_shutdown_before_the_first_step_frees_the_slot_and_logs_the_end_too():
+    bench = Bench(TextDelta("x"))
+    bench.session.submit("hi", key="k")
+    [task] = [task for task in asyncio.all_tasks() if task.get_name().startswith("inference:")]
+    task.cancel()
+    await asyncio.wait({task})
+    assert bench.session.active is None
+    assert bench.kinds[-1] == "InferenceFinished"
+
+
 # Cancel
 
 
