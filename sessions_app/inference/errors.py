@@ -6,10 +6,20 @@ WebchatError                 root; `code` for machines, `str()` for people
 │   ├── NoActiveInference    nothing to cancel
 │   ├── ConversationNotFound absent, or somebody else's: the answer is the same
 │   ├── ProfileNotFound      name one of the configured profiles
+│   ├── OverridesNotAllowed  the profile takes none
+│   ├── BadOverride          the override is not what the profile can be given
+│   ├── QueueFull            wait for one of the queued prompts to be taken up
+│   ├── NotQueued            that prompt does not wait
+│   ├── KeyReused            the idempotency key stands for another request
+│   ├── UnknownPause         no such pause waits
+│   ├── AlreadyDecided       the pause has ended; `resolution` says how
+│   ├── BadEdits             the edited arguments cannot be run; the pause still waits
 │   └── Draining             this process is stopping; come back in a moment
 ├── InferenceFailed          an inference ended as `failed`; the sentence goes to the person
 │   ├── ProviderFailed       the model's service said no, or the line was cut
 │   └── InferenceTimedOut    the time bound of an inference passed
+├── ToolError                raised by a tool: a sentence the model may read
+│   └── ToolDenied           the user may not do this; the call ends as `denied`
 ├── StreamStalled            more is published than the log takes; the inference fails
 └── ConfigurationError       a setting is wrong; `hint` says how to mend it
 """
@@ -18,6 +28,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from difflib import get_close_matches
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .steps import Resolution
 
 
 class WebchatError(Exception):
@@ -48,6 +62,44 @@ class ProfileNotFound(Refused):
     code = "profile_not_found"
 
 
+class OverridesNotAllowed(Refused):
+    code = "overrides_not_allowed"
+
+
+class BadOverride(Refused):
+    code = "bad_override"
+
+
+class QueueFull(Refused):
+    code = "queue_full"
+
+
+class NotQueued(Refused):
+    code = "not_queued"
+
+
+class KeyReused(Refused):
+    code = "idempotency_key_reused"
+
+
+class UnknownPause(Refused):
+    code = "unknown_pause"
+
+
+class AlreadyDecided(Refused):
+    """`resolution` is a `steps.Resolution`."""
+
+    code = "already_decided"
+
+    def __init__(self, resolution: Resolution) -> None:
+        super().__init__(f"this pause ended already: {resolution.decision} by {resolution.by}")
+        self.resolution = resolution
+
+
+class BadEdits(Refused):
+    code = "bad_edits"
+
+
 class Draining(Refused):
     code = "draining"
 
@@ -64,6 +116,14 @@ class ProviderFailed(InferenceFailed):
 
 class InferenceTimedOut(InferenceFailed):
     code = "timeout"
+
+
+class ToolError(WebchatError):
+    code = "tool_error"
+
+
+class ToolDenied(ToolError):
+    code = "tool_denied"
 
 
 class StreamStalled(WebchatError):

@@ -12,10 +12,14 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Literal, Protocol, TypeAlias
 
-from .turns import Outcome
+from .turns import Outcome, ToolStatus
 
 StopReason: TypeAlias = Literal[
     "stop", "length", "tool_calls", "content_filter", "cancelled", "error"
+]
+PausePhase: TypeAlias = Literal["after_inference", "after_tools"]
+PauseDecision: TypeAlias = Literal[
+    "continue", "edit", "skip", "abort", "timeout", "disabled", "cancelled"
 ]
 LogLevel: TypeAlias = Literal["debug", "info", "warning", "error"]
 
@@ -75,6 +79,83 @@ class ModelCallFinished:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ToolCallRequested:
+    """The model asked for a tool; its arguments are complete. Secrets are masked already."""
+
+    call_id: str
+    name: str
+    input: Mapping[str, object] | str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ToolCallStarted:
+    """Execution begins, with these arguments."""
+
+    call_id: str
+    input: Mapping[str, object]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ToolProgress:
+    """How far a call is: 0 to 1, and a short note."""
+
+    call_id: str
+    progress: float | None = None
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ToolCallFinished:
+    """The one end of a call. `custom_kind` names an app's own way to show the result."""
+
+    call_id: str
+    result: str
+    status: ToolStatus
+    duration_ms: int
+    custom_kind: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PauseOpened:
+    """The inference waits for a person, until `deadline_ms` (Unix milliseconds)."""
+
+    pause_id: str
+    phase: PausePhase
+    summary: str
+    deadline_ms: int
+    on_timeout: Literal["continue", "deny"]
+    extra: Mapping[str, object]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PauseClosed:
+    """The one end of a pause. `by` is a user name, `visitor`, `timeout` or `system`."""
+
+    pause_id: str
+    decision: PauseDecision
+    by: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AgentModeSwitched:
+    """The agent changed its mode."""
+
+    title: str
+    previous: str
+    current: str
+    analysis: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AppEvent:
+    """An app's own kind: frame `app.<kind>`, entity kind `<kind>`. A later one updates `id`."""
+
+    kind: str
+    id: str
+    props: Mapping[str, object]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Status:
     """A note on progress that has no frame of its own (`connecting`, `retrying`)."""
 
@@ -129,6 +210,21 @@ class InferenceFinished:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class QueuedPrompt:
+    """A prompt that waits. `preview` is its beginning."""
+
+    idempotency_key: str
+    preview: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueueUpdated:
+    """The queue changed; `items` in the order they will run."""
+
+    items: tuple[QueuedPrompt, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SessionUpdated:
     """The session's runtime changed."""
 
@@ -138,7 +234,21 @@ class SessionUpdated:
 
 
 EngineEvent: TypeAlias = (
-    TextDelta | ThinkingDelta | ThinkingSummary | Log | ModelCallFinished | Status | ProviderError
+    TextDelta
+    | ThinkingDelta
+    | ThinkingSummary
+    | Log
+    | ModelCallFinished
+    | ToolCallRequested
+    | ToolCallStarted
+    | ToolProgress
+    | ToolCallFinished
+    | PauseOpened
+    | PauseClosed
+    | AgentModeSwitched
+    | AppEvent
+    | Status
+    | ProviderError
 )
 Event: TypeAlias = (
     EngineEvent
@@ -146,6 +256,7 @@ Event: TypeAlias = (
     | PromptTaken
     | InferenceStarted
     | InferenceFinished
+    | QueueUpdated
     | SessionUpdated
 )
 

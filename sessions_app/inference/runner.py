@@ -10,9 +10,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, get_args
+from typing import Any, TypeAlias, get_args
 from uuid import uuid4
 
 import msgspec
@@ -21,7 +21,10 @@ from . import events
 from .engine import Engine, Middleware, chain
 from .errors import InferenceFailed, InferenceTimedOut, StreamStalled, WebchatError
 from .events import EngineEvent, EventSink, Origin, StopReason, Usage, publishing_to
-from .turns import LlmText, Outcome, Turn
+from .executor import CANCELLED, ToolRun
+from .toolloop import LoopAborted, Observer, SnapshotPhase, ToolLoop
+from .tools import ToolRegistry
+from .turns import LlmText, Outcome, ToolCall, ToolUse, Turn
 
 logger = logging.getLogger(__name__)
 
@@ -61,19 +64,42 @@ class Cancellation:
         await asyncio.wait(either, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
 
 
+LoadUser: TypeAlias = Callable[[str], Awaitable[object | None]]
+"""From an owner to whatever the app knows a person by; None for a visitor."""
+
+
+async def nobody(owner: str) -> None:
+    """The LoadUser of an app without accounts."""
+
+
+def unobserved(phase: SnapshotPhase, turn: Turn) -> None:
+    """The Observer that looks away."""
+
+
 class InferenceRunner:
-    """Runs turns through middlewares around one engine. Keeps nothing between two runs."""
+    """Runs turns through the tool loop, and each model call through middlewares around one engine.
+
+    Keeps nothing between two runs. Without a loop, an inference is one model call.
+    """
 
     def __init__(
         self,
         engine: Engine,
         *,
         middlewares: Sequence[Middleware] = (),
+        loop: ToolLoop | None = None,
+        tools: ToolRegistry | None = None,
+        load_user: LoadUser = nobody,
+        observer: Observer = unobserved,
         timeout: float | None = None,
         cancel_grace: float = 5.0,
     ) -> None:
         self._engine = engine
         self._middlewares = tuple(middlewares)
+        self._loop = loop
+        self._tools = tools or ToolRegistry()
+        self._load_user = load_user
+        self._observer = observer
         self._timeout = timeout
         self._cancel_grace = cancel_grace
 
@@ -81,7 +107,9 @@ class InferenceRunner:
     def model(self) -> str:
         return self._engine.model
 
-    async def run(self, turn: Turn, *, sink: EventSink, cancellation: Cancellation) -> Turn:
+    async def run(
+        self, turn: Turn, *, sink: EventSink, cancellation: Cancellation, owner: str = ""
+    ) -> Turn:
         """The turn with its answer and outcome; its terminal event is in the log by then.
 
         `turn.metadata.inference_id` names the inference. Raises nothing an engine raised: that is
@@ -91,7 +119,7 @@ class InferenceRunner:
         assert turn.metadata.inference_id is not None
         run = _Run(turn, sink, Origin(inference_id=turn.metadata.inference_id, turn_id=turn.id))
         work = asyncio.create_task(
-            self._work(run, cancellation), name=f"engine:{turn.metadata.inference_id}"
+            self._work(run, cancellation, owner), name=f"engine:{turn.metadata.inference_id}"
         )
         torn_down = False
         try:
@@ -104,6 +132,7 @@ class InferenceRunner:
             torn_down |= await self._stop(work)
         end = self._end(work, cancellation, timed_out=stopped_by_us)
         final = run.finish(end, self.model)
+        self._observe("final" if end.turn is not None else "failed", final)
         await sink.flush()
         if torn_down:
             raise asyncio.CancelledError
@@ -116,7 +145,7 @@ class InferenceRunner:
         end = _End("cancelled", "cancelled", error="server restarting")
         return _Run(turn, sink, origin).finish(end, self.model)
 
-    async def _work(self, run: _Run, cancellation: Cancellation) -> Turn | _Raised:
+    async def _work(self, run: _Run, cancellation: Cancellation, owner: str) -> _Done | _Raised:
         async def call_engine(turn: Turn) -> Turn:
             run.begin_call(turn, self.model)
             answered = await self._engine.infer(turn)
@@ -125,17 +154,41 @@ class InferenceRunner:
             run.end_call(answered)
             return answered
 
+        def ensure_running() -> None:
+            if cancellation.requested:
+                raise asyncio.CancelledError
+
+        def observe(phase: SnapshotPhase, turn: Turn) -> None:
+            run.turn = turn
+            self._observe(phase, turn)
+
+        infer = chain(call_engine, self._middlewares)
         with publishing_to(run):
             try:
-                if cancellation.requested:
-                    raise asyncio.CancelledError
-                return await chain(call_engine, self._middlewares)(run.turn)
+                ensure_running()
+                if self._loop is None:
+                    return _Done(await infer(run.turn), "completed")
+                tool_run = ToolRun(
+                    registry=self._tools,
+                    session_id=run.turn.metadata.session_id,
+                    inference_id=run.inference_id,
+                    owner=owner,
+                    user=await self._load_user(owner),
+                    ensure_running=ensure_running,
+                )
+                return _Done(*await self._loop.run(run.turn, infer, tool_run, observe))
             except (asyncio.CancelledError, KeyboardInterrupt):
                 raise
             except BaseException as error:  # noqa: BLE001 - SystemExit of an engine is its failure
                 return _Raised(error)
 
-    async def _stop(self, work: asyncio.Task[Turn | _Raised]) -> bool:
+    def _observe(self, phase: SnapshotPhase, turn: Turn) -> None:
+        try:
+            self._observer(phase, turn)
+        except Exception:
+            logger.exception("a snapshot observer raised at %s", phase)
+
+    async def _stop(self, work: asyncio.Task[_Done | _Raised]) -> bool:
         """Cancels and waits, for the grace at most. True: this was torn down meanwhile."""
         work.cancel()
         torn_down = False
@@ -154,7 +207,7 @@ class InferenceRunner:
 
     def _end(
         self,
-        work: asyncio.Task[Turn | _Raised],
+        work: asyncio.Task[_Done | _Raised],
         cancellation: Cancellation,
         *,
         timed_out: bool,
@@ -171,9 +224,17 @@ class InferenceRunner:
         if work.cancelled():
             return _failed(InferenceFailed("The engine ended itself before its answer was done."))
         result = work.result()
-        if isinstance(result, _Raised):
-            return _failed(result.error)
-        return _End("completed", None, turn=result)
+        if isinstance(result, _Done):
+            return _End(result.outcome, None, turn=result.turn)
+        if isinstance(result.error, LoopAborted):
+            return _End("cancelled", "cancelled")
+        return _failed(result.error)
+
+
+@dataclass(frozen=True, slots=True)
+class _Done:
+    turn: Turn
+    outcome: Outcome
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,11 +272,16 @@ class _Run:
         self._origin = origin
         self._started = time.monotonic()
         self._text: list[str] = []
+        self._results: dict[str, events.ToolCallFinished] = {}
         self._in_call = False
         self._stop_reason: StopReason = "stop"
         self._usage: Usage | None = None
         self._finished = False
         self._dropped = 0
+
+    @property
+    def inference_id(self) -> str:
+        return self._origin.inference_id
 
     def publish(self, event: EngineEvent) -> None:
         if (
@@ -229,6 +295,8 @@ class _Run:
         self._sink.publish(event, self._origin)
         if isinstance(event, events.TextDelta):
             self._text.append(event.text)
+        elif isinstance(event, events.ToolCallFinished):
+            self._results[event.call_id] = event
         elif isinstance(event, events.ModelCallFinished):
             self._in_call = False
             self._stop_reason = event.stop_reason
@@ -275,7 +343,7 @@ class _Run:
     def _answered(self, end: _End) -> Turn:
         """The turn as providers accept it: the assistant has the last word, and it is not empty."""
         if end.turn is None:
-            turn = self.turn
+            turn = self._with_results(self.turn)
             if text := "".join(self._text):
                 return turn.with_blocks(LlmText(text=text, stopped=True))
         else:
@@ -288,6 +356,22 @@ class _Run:
         return turn.with_blocks(
             LlmText(text=f"[no answer: {_WHY_NO_WORD[end.outcome]}]", stopped=cut)
         )
+
+    def _with_results(self, turn: Turn) -> Turn:
+        """The turn whose calls all have a result: the one they ended with, or `cancelled`."""
+        answered = {block.call_id for block in turn.blocks if isinstance(block, ToolUse)}
+        uses = []
+        for block in turn.blocks:
+            if isinstance(block, ToolCall) and block.call_id not in answered:
+                ended = self._results.get(block.call_id)
+                uses.append(
+                    ToolUse(
+                        call_id=block.call_id,
+                        text=CANCELLED if ended is None else ended.result,
+                        status="cancelled" if ended is None else ended.status,
+                    )
+                )
+        return turn.with_blocks(*uses)
 
 
 _ENGINE_EVENTS = get_args(EngineEvent)

@@ -6,12 +6,13 @@ read back without a schema beside it. A new prompt derives a new turn that share
 
 from __future__ import annotations
 
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 from uuid import uuid4
 
 import msgspec
 
 Outcome: TypeAlias = Literal["completed", "cancelled", "failed", "max_iterations", "lost"]
+ToolStatus: TypeAlias = Literal["success", "error", "denied", "timeout", "cancelled", "skipped"]
 
 
 class _Block(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="kind"):
@@ -41,6 +42,27 @@ class Reasoning(_Block, frozen=True, kw_only=True, tag="reasoning"):
     provider: str | None = None
 
 
+class ToolCall(_Block, frozen=True, kw_only=True, tag="tool_call"):
+    """A call the model asked for. `call_id` is unique in the conversation.
+
+    `provider_id` is what the provider called it; `arguments` the raw text where that is no JSON
+    object.
+    """
+
+    call_id: str
+    name: str
+    arguments: dict[str, Any] | str
+    provider_id: str = ""
+
+
+class ToolUse(_Block, frozen=True, kw_only=True, tag="tool_use"):
+    """What became of a call, as the model reads it."""
+
+    call_id: str
+    text: str
+    status: ToolStatus = "success"
+
+
 class Other(_Block, frozen=True, kw_only=True, tag="other"):
     """What an engine must remember and nobody else understands."""
 
@@ -48,7 +70,7 @@ class Other(_Block, frozen=True, kw_only=True, tag="other"):
     props: dict[str, object]
 
 
-Block: TypeAlias = System | User | LlmText | Reasoning | Other
+Block: TypeAlias = System | User | LlmText | Reasoning | ToolCall | ToolUse | Other
 
 
 class TurnMetadata(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

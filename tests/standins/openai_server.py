@@ -24,6 +24,11 @@ The last prompt says how to behave; a model named `do:<what>` says it for every 
     drop                    close the connection without an answer
     hang                    take the request and say nothing
     hang after N            say N words, then nothing
+    segments                reasoning, words, reasoning, words
+    call …                  tool calls, see `orders`
+
+A history that strict services refuse is refused: a call without its result, a result without its
+call, arguments that are no JSON object.
 
 Anything else is answered in words. GET /exchanges lists what it saw, for tests in other processes.
 """
@@ -35,8 +40,10 @@ import asyncio
 import json
 import re
 from contextlib import suppress
+from typing import Any
 
 from .http import Exchange, Reply, StandIn
+from .orders import AFTER, BEFORE, SIGNED, THOUGHT, Plan, plan, said
 
 Delta = dict[str, object]
 
@@ -61,22 +68,35 @@ def openai_server(port: int = 0) -> StandIn:
 
 def prompt_of(exchange: Exchange) -> str:
     """The text of the last message of the user."""
-    messages = exchange.body.get("messages")
-    assert isinstance(messages, list)
-    return next(str(each["content"]) for each in reversed(messages) if each["role"] == "user")
+    return next(
+        str(each["content"]) for each in reversed(_messages(exchange)) if each["role"] == "user"
+    )
 
 
 async def _complete(exchange: Exchange, reply: Reply) -> None:
     prompt = prompt_of(exchange)
     model = str(exchange.body.get("model"))
     orders = model.removeprefix("do:") if model.startswith("do:") else prompt
+    if refusal := _refusal(exchange):
+        error = {"message": refusal, "type": "invalid_request_error", "code": None}
+        await reply.json(400, {"error": error})
+        return
+    results = _results(exchange)
+    made = sum(len(message.get("tool_calls") or []) for message in _messages(exchange))
+    calls = plan(orders, answered=bool(results), made=made)
+    if calls is not None:
+        await reply.begin()
+        await _call(reply, calls)
+        return
     words = [f"{word} " for word in f"You said: {prompt}".split()]
+    if results:
+        words = [said(results)]
     number = next((int(found) for found in re.findall(r"\d+", orders)), 0)
     match re.sub(r"\d+", "N", orders):
         case "error N" | "error N echo" as how:
             key = exchange.headers.get("authorization", "").removeprefix("Bearer ")
-            said = f"Refused as told. {key}" if how.endswith("echo") else "Refused as told."
-            error = {"message": said, "type": "stand_in_error", "code": None}
+            told = f"Refused as told. {key}" if how.endswith("echo") else "Refused as told."
+            error = {"message": told, "type": "stand_in_error", "code": None}
             await reply.json(number, {"error": error}, retry_after="7")
         case "error html":
             await reply.whole(502, "<html><h1>Bad gateway</h1>\n</html>", "text/html")
@@ -89,6 +109,67 @@ async def _complete(exchange: Exchange, reply: Reply) -> None:
         case orders:
             await reply.begin()
             await _stream(reply, orders, number, words)
+
+
+def _messages(exchange: Exchange) -> list[dict[str, Any]]:
+    messages = exchange.body.get("messages")
+    assert isinstance(messages, list)
+    return messages
+
+
+def _results(exchange: Exchange) -> list[str]:
+    """What the tools said, where the request ends with it."""
+    results: list[str] = []
+    for message in reversed(_messages(exchange)):
+        if message["role"] != "tool":
+            break
+        results.insert(0, str(message["content"]))
+    return results
+
+
+def _refusal(exchange: Exchange) -> str:
+    """Why a strict service refuses this history; empty if it does not."""
+    open_ids: list[str] = []
+    for message in _messages(exchange):
+        if message["role"] == "tool":
+            if message["tool_call_id"] not in open_ids:
+                return f"No call waits for the result {message['tool_call_id']!r}"
+            open_ids.remove(message["tool_call_id"])
+        elif open_ids:
+            return f"The calls {open_ids} have no result"
+        for call in message.get("tool_calls") or []:
+            try:
+                good = isinstance(json.loads(call["function"]["arguments"]), dict)
+            except ValueError:
+                good = False
+            if not good or not re.fullmatch(r"[a-zA-Z0-9_-]{1,64}", call["function"]["name"]):
+                return f"A call that is none: {call['function']}"
+            open_ids.append(call["id"])
+    return f"The calls {open_ids} have no result" if open_ids else ""
+
+
+async def _call(reply: Reply, plan: Plan) -> None:
+    if "think" in plan.flags:
+        await reply.data(_chunk({"reasoning_content": THOUGHT}))
+    await _say(reply, [BEFORE] if "text" in plan.flags else [])
+    for index, call in enumerate(plan.calls):
+        named = {"name": call.name, "arguments": ""}
+        start = {"index": index, "id": call.id, "type": "function", "function": named}
+        if "signed" in plan.flags and not index:
+            start["extra_content"] = SIGNED
+        await reply.data(_chunk({"tool_calls": [start]}))
+    # Fragments of all calls by turns: only their index tells them apart.
+    for number in range(max(len(call.fragments) for call in plan.calls)):
+        if number and "cut" in plan.flags:
+            return
+        if number and "hang" in plan.flags:
+            await asyncio.Event().wait()
+        for index, call in enumerate(plan.calls):
+            if number < len(call.fragments):
+                piece = {"index": index, "function": {"arguments": call.fragments[number]}}
+                await reply.data(_chunk({"tool_calls": [piece]}))
+    reason = next((flag for flag in ("stop", "length") if flag in plan.flags), "tool_calls")
+    await _finish(reply, [AFTER] if "after" in plan.flags else [], reason)
 
 
 async def _stream(reply: Reply, orders: str, number: int, words: list[str]) -> None:
@@ -120,6 +201,11 @@ async def _stream(reply: Reply, orders: str, number: int, words: list[str]) -> N
             for thought in thoughts:
                 await reply.data(_chunk(thought))
             await _finish(reply, words)
+        case "segments":
+            for idea, word in (("One.", "First. "), ("Two.", "Second.")):
+                await reply.data(_chunk({"reasoning_content": idea}))
+                await reply.data(_chunk({"content": word}))
+            await _finish(reply, [])
         case "deltas N":
             one = f"data: {json.dumps(_chunk({'content': 'x'}))}\n\n"
             await reply.send(one * number)

@@ -1,21 +1,26 @@
-"""From a name to an engine: `demo`, `openai-chat:<model>`, `anthropic:<model>`, `google:<model>`.
+"""From a name to an engine: `demo`, `openai-chat:…`, `anthropic:…`, `google:…`, `local:smollm2`.
 
 Importing this module and `check_spec` cost nothing. The first `build_engine` of a provider imports
-its client library, which takes seconds: do it at start, not while people wait.
+its client library, the one of a local model loads it: do it at start, not while people wait.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from importlib.util import find_spec
+from typing import Literal
 from urllib.parse import urlsplit
 
 from ..engine import Engine
 from ..errors import ConfigurationError, unknown
+from . import local
 from .demo import DemoEngine
+from .packages import installed
 from .wires import WIRES, Endpoint, Wire
 
-EXAMPLES = "demo, openai-chat:gpt-5-mini, anthropic:claude-sonnet-4-5 or google:gemini-2.5-flash"
+EXAMPLES = (
+    "demo, openai-chat:gpt-5-mini, anthropic:claude-sonnet-4-5, google:gemini-2.5-flash "
+    "or local:smollm2"
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,41 +40,51 @@ class Credentials:
 
 def build_engine(spec: str, credentials: Credentials) -> Engine:
     """The engine that `spec` names. Raises ConfigurationError as `check_spec` does."""
-    endpoint = _endpoint(spec, credentials)
-    if endpoint is None:
-        return DemoEngine()
-    _require_packages(endpoint.wire)
-    from .provider import ProviderEngine
+    match _named(spec, credentials):
+        case "demo":
+            return DemoEngine()
+        case "local":
+            return local.LocalEngine()
+        case endpoint:
+            _require_packages(endpoint.wire)
+            from .provider import ProviderEngine
 
-    return ProviderEngine(endpoint)
+            return ProviderEngine(endpoint)
 
 
 def check_spec(spec: str, credentials: Credentials) -> None:
     """Raises ConfigurationError if `spec` cannot be built. Imports no library and calls nobody."""
-    endpoint = _endpoint(spec, credentials)
-    if endpoint is not None:
-        _require_packages(endpoint.wire)
+    match _named(spec, credentials):
+        case "demo":
+            pass
+        case "local":
+            local.require_packages()
+        case endpoint:
+            _require_packages(endpoint.wire)
 
 
-def _endpoint(spec: str, credentials: Credentials) -> Endpoint | None:
-    """What `spec` points at; None is the demo."""
+def _named(spec: str, credentials: Credentials) -> Literal["demo", "local"] | Endpoint:
+    """What `spec` stands for: one of ours, or a model behind an API."""
     scheme, colon, model = spec.strip().partition(":")
     if scheme == "demo":
         if colon:
             raise ConfigurationError(
                 f"the demo model takes no name, got {spec!r}", hint="Set WEBCHAT_MODEL to demo."
             )
-        return None
+        return "demo"
     if scheme == "local":
-        raise ConfigurationError(
-            f"{spec!r}: models inside this process are not in this version yet",
-            hint="Run the model in Ollama, vLLM or llama.cpp, set OPENAI_BASE_URL to its address "
-            "(for Ollama http://127.0.0.1:11434/v1) and WEBCHAT_MODEL to openai-chat:<model>.",
-        )
+        if model.strip() != local.NAME:
+            raise ConfigurationError(
+                unknown("local model", model.strip(), (local.NAME,)),
+                hint="Run other models in Ollama, vLLM or llama.cpp, set OPENAI_BASE_URL to their "
+                "address (for Ollama http://127.0.0.1:11434/v1) and WEBCHAT_MODEL to "
+                "openai-chat:<model>.",
+            )
+        return "local"
     wire = WIRES.get(scheme)
     if wire is None:
         raise ConfigurationError(
-            unknown("model scheme", scheme, ("demo", *WIRES)),
+            unknown("model scheme", scheme, ("demo", "local", *WIRES)),
             hint=f"Set WEBCHAT_MODEL to one of these forms: {EXAMPLES}.",
         )
     if not model.strip():
@@ -138,15 +153,8 @@ def _checked_url(url: str, wire: Wire) -> str:
 
 def _require_packages(wire: Wire) -> None:
     for package in ("pydantic_ai", wire.package):
-        if not _installed(package):
+        if not installed(package):
             raise ConfigurationError(
                 f"{wire.name} models need the package {package}, which is not installed",
                 hint="Install the locked requirements: pip install -r requirements.txt.",
             )
-
-
-def _installed(package: str) -> bool:
-    try:
-        return find_spec(package) is not None
-    except ModuleNotFoundError:  # the parent of a dotted name is missing
-        return False

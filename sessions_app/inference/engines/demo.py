@@ -6,7 +6,9 @@ import asyncio
 
 from ..errors import InferenceFailed
 from ..events import ModelCallFinished, TextDelta, ThinkingDelta, Usage, publish
-from ..turns import LlmText, Reasoning, System, Turn, User
+from ..tools import offered
+from ..turns import Block, LlmText, Reasoning, System, ToolCall, ToolUse, Turn, User
+from .demo_acts import Asked
 from .demo_scripts import choose, pieces_of
 
 PACE = 0.02
@@ -16,7 +18,8 @@ PACE = 0.02
 class DemoEngine:
     """Plays the script that fits the last prompt. Holds no state: share one between sessions.
 
-    Its usage counts words, since it has no tokens: those of the transcript, and those it wrote.
+    It calls tools that are offered where its script needs them, whatever the tool choice. Its usage
+    counts words, since it has no tokens: those of the transcript, and those it wrote.
     """
 
     model = "demo"
@@ -26,7 +29,7 @@ class DemoEngine:
 
     async def infer(self, turn: Turn) -> Turn:
         """Raises InferenceFailed where the script says so. Cancelling is safe at any moment."""
-        script = choose(turn)
+        script = choose(turn, offered())
         if script.silent:
             await asyncio.Event().wait()
         for piece in pieces_of(script.thinking):
@@ -41,7 +44,7 @@ class DemoEngine:
         text = "".join(script.pieces)
         publish(
             ModelCallFinished(
-                stop_reason="stop",
+                stop_reason="tool_calls" if script.calls else "stop",
                 usage=Usage(
                     input_tokens=_words_in(turn),
                     output_tokens=len(f"{script.thinking} {text}".split()),
@@ -49,13 +52,28 @@ class DemoEngine:
             )
         )
         return turn.with_blocks(
-            Reasoning(text=script.thinking, provider=self.model), LlmText(text=text)
+            Reasoning(text=script.thinking, provider=self.model),
+            LlmText(text=text),
+            *_calls(turn, script.calls),
         )
+
+
+def _calls(turn: Turn, asked: tuple[Asked, ...]) -> list[Block]:
+    """The calls, counted through the conversation so that the same one has the same ids."""
+    made = sum(isinstance(block, ToolCall) for block in turn.blocks)
+    return [
+        ToolCall(
+            call_id=f"demo_{number}",
+            name=call.name,
+            arguments=call.arguments if isinstance(call.arguments, str) else dict(call.arguments),
+        )
+        for number, call in enumerate(asked, start=made + 1)
+    ]
 
 
 def _words_in(turn: Turn) -> int:
     return sum(
         len(block.text.split())
         for block in turn.blocks
-        if isinstance(block, System | User | LlmText)
+        if isinstance(block, System | User | LlmText | ToolUse)
     )

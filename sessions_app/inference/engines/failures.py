@@ -22,6 +22,7 @@ from pydantic_ai.exceptions import (
     ModelQuotaExceededError,
     ModelTimeoutError,
     UnexpectedModelBehavior,
+    UserError,
 )
 
 from .wires import Endpoint
@@ -57,6 +58,9 @@ def explain(error: Exception, at: Endpoint, *, begun: bool) -> Failure | None:
             sentence = _broken_line(error, at, begun=begun, late=late)
         case ModelAPIError() | UnexpectedModelBehavior():
             sentence = f"{UNREADABLE}. Try again." if begun else f"{UNREADABLE}: {_check_url(at)}."
+        case UserError():  # the library's, before a request: the model has no such ability
+            said = _safe(str(error), at)
+            sentence = f"This request cannot be made to the model {at.model!r}: {said}"
         case _:
             return None
     return Failure(sentence=sentence, detail=_detail(error, at))

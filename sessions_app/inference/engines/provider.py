@@ -11,7 +11,6 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from functools import cache
-from itertools import groupby
 from ssl import SSLContext
 from typing import assert_never
 
@@ -19,20 +18,13 @@ import httpx2
 from pydantic_ai.direct import model_request_stream
 from pydantic_ai.messages import (
     FinishReason,
-    ModelMessage,
-    ModelRequest,
-    ModelRequestPart,
-    ModelResponse,
-    ModelResponsePart,
     ModelResponseStreamEvent,
     PartDeltaEvent,
     PartStartEvent,
-    SystemPromptPart,
     TextPart,
     TextPartDelta,
     ThinkingPart,
     ThinkingPartDelta,
-    UserPromptPart,
 )
 from pydantic_ai.models import Model, StreamedResponse
 from pydantic_ai.usage import RequestUsage
@@ -47,8 +39,10 @@ from ..events import (
     Usage,
     publish,
 )
-from ..turns import Block, LlmText, Other, Reasoning, System, Turn, User
+from ..tools import offered
+from ..turns import ToolCall, Turn
 from .failures import CUT, UNREADABLE, Failure, explain
+from .transcript import answer, tools_for, transcript
 from .wires import Endpoint
 
 logger = logging.getLogger(__name__)
@@ -59,12 +53,6 @@ MERGE_LIMIT = 32
 QUIET_TURNS = 2
 """Turns of the event loop without a delta until what has come goes out. The library takes one turn
 for a delta that is there already, so two mean that it waits for the provider."""
-
-REDACTED_THINKING = "redacted_thinking"
-"""Anthropic's name for reasoning that nobody may read, but the model wants back."""
-
-STOPPED = "\n\n[This answer was stopped before its end.]"
-"""What the model reads below an answer of its own that was cut short."""
 
 STOP_REASONS: Mapping[FinishReason | None, StopReason] = {
     "stop": "stop",
@@ -98,21 +86,29 @@ class ProviderEngine:
     async def infer(self, turn: Turn) -> Turn:
         """Raises ProviderFailed for whatever goes wrong at the provider or on the way to it.
 
-        An answer without the provider's own word that it is finished is a cut answer, and fails.
+        An answer without the provider's own word that it is finished is a cut answer, and fails:
+        a call in it is not made. Offers the tools of `offered()`; calls come after the text.
         """
         model = self._model_of_this_loop()
+        tools, choice = tools_for(turn, offered(), model.system)
         deltas = _Deltas()
         begun = False
         try:
             async with (
                 _every_response_closed(),
-                model_request_stream(model, transcript(turn, model.system)) as stream,
+                model_request_stream(
+                    model,
+                    transcript(turn, model.system),
+                    model_settings=choice,
+                    model_request_parameters=tools,
+                ) as stream,
             ):
                 begun = True
                 async for event in stream:
                     deltas.add(event)
             deltas.flush()
-            finished = self._finish(stream)
+            blocks = answer(stream.get(), model.system)
+            finished = self._finish(stream, calls=any(isinstance(b, ToolCall) for b in blocks))
         except WebchatError:
             raise
         except Exception as error:
@@ -129,7 +125,7 @@ class ProviderEngine:
         finally:
             deltas.close()
         publish(finished)
-        return turn.with_blocks(*_blocks(stream.get(), model.system))
+        return turn.with_blocks(*blocks)
 
     async def aclose(self) -> None:
         """Closes the HTTP connections. Safe to call twice; a later `infer` opens new ones."""
@@ -146,7 +142,7 @@ class ProviderEngine:
         self._loop = loop
         return self._model
 
-    def _finish(self, stream: StreamedResponse) -> ModelCallFinished:
+    def _finish(self, stream: StreamedResponse, *, calls: bool) -> ModelCallFinished:
         """How the provider says it ended. Raises ProviderFailed for an error, or if it is mute."""
         details = stream.provider_details or {}
         # The library reports `stop` for a stream that just ends. What the provider said is here.
@@ -161,9 +157,10 @@ class ProviderEngine:
                     detail=f"{self.model}: finish reason {said}",
                 )
             )
-        return ModelCallFinished(
-            stop_reason=STOP_REASONS[stream.finish_reason], usage=_usage(stream.usage)
-        )
+        stop_reason = STOP_REASONS[stream.finish_reason]
+        if calls and stop_reason == "stop":  # Google's word for it, and some local servers'
+            stop_reason = "tool_calls"
+        return ModelCallFinished(stop_reason=stop_reason, usage=_usage(stream.usage))
 
 
 def _published(failure: Failure) -> ProviderFailed:
@@ -219,7 +216,7 @@ class _Deltas:
             ) if text:
                 self._append(ThinkingDelta, text)
             case _:
-                pass  # the rest repeats what these said, or belongs to tools that we don't offer
+                pass  # the rest repeats what these said, or is of calls: those are whole in the end
 
     def _append(self, kind: type[TextDelta | ThinkingDelta], text: str) -> None:
         if kind is not self._kind:
@@ -254,63 +251,6 @@ class _Deltas:
         """Forgets what was not published. Nothing comes after this."""
         if self._next_turn is not None:
             self._next_turn.cancel()
-
-
-def transcript(turn: Turn, system: str) -> list[ModelMessage]:
-    """`turn` as the library's messages. `system` is its name for the provider that will read them.
-
-    Reasoning goes back only to who signed it; others would read it as text.
-    """
-    messages: list[ModelMessage] = []
-    for asks, blocks in groupby(turn.blocks, key=lambda block: isinstance(block, System | User)):
-        if asks:
-            asked = map(_request_part, blocks)
-            messages.append(ModelRequest(parts=[part for part in asked if part]))
-        elif said := [part for block in blocks if (part := _response_part(block, system))]:
-            messages.append(ModelResponse(parts=said, provider_name=system))
-    return messages
-
-
-def _request_part(block: Block) -> ModelRequestPart | None:
-    match block:
-        case System(text=text):
-            return SystemPromptPart(content=text)
-        case User(text=text):
-            return UserPromptPart(content=text)
-        case _:
-            return None
-
-
-def _response_part(block: Block, system: str) -> ModelResponsePart | None:
-    match block:
-        case LlmText(text=text, stopped=stopped) if text.strip():
-            return TextPart(content=text + STOPPED if stopped else text)
-        case Reasoning(text=text, signature=str(signature), provider=name) if name == system:
-            return ThinkingPart(content=text, signature=signature, provider_name=system)
-        case Other(name="redacted_thinking", props={"provider": name, "data": str(data)}) if (
-            name == system
-        ):
-            return ThinkingPart(
-                id=REDACTED_THINKING, content="", signature=data, provider_name=system
-            )
-        case _:
-            return None
-
-
-def _blocks(response: ModelResponse, system: str) -> tuple[Block, ...]:
-    return tuple(block for part in response.parts if (block := _block(part, system)))
-
-
-def _block(part: ModelResponsePart, system: str) -> Block | None:
-    match part:
-        case TextPart(content=text) if text:
-            return LlmText(text=text)
-        case ThinkingPart(id=name, signature=str(data)) if name == REDACTED_THINKING:
-            return Other(name=REDACTED_THINKING, props={"provider": system, "data": data})
-        case ThinkingPart(content=text, signature=signature) if text or signature:
-            return Reasoning(text=text, signature=signature or None, provider=system)
-        case _:
-            return None
 
 
 def _usage(usage: RequestUsage) -> Usage | None:

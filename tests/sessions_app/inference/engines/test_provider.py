@@ -6,12 +6,12 @@ import asyncio
 import gc
 import socket
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 
 import pytest
 import pytest_asyncio
 
-from sessions_app.inference.engines.provider import MERGE_LIMIT, STOPPED, ProviderEngine
+from sessions_app.inference.engines.provider import MERGE_LIMIT, ProviderEngine
+from sessions_app.inference.engines.transcript import STOPPED
 from sessions_app.inference.engines.wires import WIRES, Endpoint
 from sessions_app.inference.errors import ProviderFailed, StreamStalled
 from sessions_app.inference.events import (
@@ -22,38 +22,13 @@ from sessions_app.inference.events import (
     Usage,
 )
 from sessions_app.inference.turns import LlmText, Other, Reasoning, System, Turn, User
+from tests.standins.anthropic_server import SIGNATURE
+from tests.standins.engines import KEY, engine_at, provider
 from tests.standins.http import PATIENCE, StandIn
 from tests.standins.openai_server import CACHED_TOKENS, PROMPT_TOKENS, openai_server
-from tests.standins.other_servers import SIGNATURE, anthropic_server, google_server
 from tests.standins.recording import Recorder, ask, infer
 
-KEY = "sk-test-0123456789abcdefghijklmnop"
 CUT = r"^The model's answer was cut off before its end\."
-
-
-@asynccontextmanager
-async def engine_at(
-    url: str,
-    wire: str = "openai-chat",
-    *,
-    key: str = KEY,
-    model: str = "stand-in",
-    connect_timeout: float = PATIENCE,
-    read_timeout: float = PATIENCE,
-) -> AsyncIterator[ProviderEngine]:
-    endpoint = Endpoint(
-        wire=WIRES[wire],
-        model=model,
-        base_url=url,
-        api_key=key,
-        connect_timeout=connect_timeout,
-        read_timeout=read_timeout,
-    )
-    engine = ProviderEngine(endpoint)
-    try:
-        yield engine
-    finally:
-        await engine.aclose()
 
 
 @pytest_asyncio.fixture
@@ -432,17 +407,6 @@ async def test_a_service_that_takes_no_connection_is_given_up(heard: Recorder) -
 # Anthropic and Google
 
 
-@asynccontextmanager
-async def provider(
-    wire: str, *, read_timeout: float = PATIENCE
-) -> AsyncIterator[tuple[StandIn, ProviderEngine]]:
-    async with (
-        anthropic_server() if wire == "anthropic" else google_server() as server,
-        engine_at(server.url, wire, read_timeout=read_timeout) as engine,
-    ):
-        yield server, engine
-
-
 OTHERS = pytest.mark.parametrize("wire", ["anthropic", "google"])
 
 
@@ -466,6 +430,40 @@ async def test_other_wires_know_a_cut_answer(wire: str, heard: Recorder) -> None
         with pytest.raises(ProviderFailed, match=CUT):
             await ask(engine, "no finish", heard)
     assert heard.text == "Hello there."
+
+
+@OTHERS
+async def test_other_wires_know_a_broken_connection(wire: str, heard: Recorder) -> None:
+    async with provider(wire) as (_, engine):
+        with pytest.raises(ProviderFailed, match=CUT):
+            await ask(engine, "cut", heard)
+    assert heard.text == "Hello there."
+
+
+@pytest.mark.parametrize(
+    ("wire", "prompt", "reason"),
+    [
+        ("anthropic", "length", "length"),
+        ("google", "length", "length"),
+        ("google", "filtered", "content_filter"),
+    ],
+)
+async def test_other_wires_pass_on_the_reason_to_stop(
+    wire: str, prompt: str, reason: str, heard: Recorder
+) -> None:
+    async with provider(wire) as (_, engine):
+        await ask(engine, prompt, heard)
+    finished = heard.events[-1]
+    assert isinstance(finished, ModelCallFinished)
+    assert finished.stop_reason == reason
+
+
+async def test_an_error_in_anthropics_stream_ends_the_answer(heard: Recorder) -> None:
+    async with provider("anthropic") as (_, engine):
+        with pytest.raises(ProviderFailed, match="has a fault"):
+            await ask(engine, "error in stream", heard)
+    assert heard.text == "Hello "
+    assert isinstance(heard.events[-1], ProviderError)
 
 
 @OTHERS

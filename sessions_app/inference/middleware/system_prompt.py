@@ -1,13 +1,16 @@
-"""Middlewares: what stands between the session's turn and the engine."""
+"""The system prompt of a profile."""
 
 from __future__ import annotations
 
-from .engine import Infer, Middleware
-from .turns import Turn
+from ..engine import Infer, Middleware
+from ..turns import Turn
 
 
 def system_prompt(text: str) -> Middleware:
-    """Makes `text` the one system block of the turn. An empty text takes it away. Idempotent."""
+    """Makes `text` the one system block of the turn; an empty text leaves none. Idempotent.
+
+    Whatever an earlier profile or middleware told the model there is gone.
+    """
 
     def middleware(infer: Infer) -> Infer:
         async def with_system_prompt(turn: Turn) -> Turn:

@@ -1,0 +1,399 @@
+"""ToolExecutor: from a call the model asked for to a result it can read, whatever happens."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import dataclasses
+import hashlib
+import inspect
+import json
+import logging
+import random
+import time
+import traceback
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol, TypeAlias
+from uuid import uuid4
+
+import msgspec
+from jsonschema import Draft202012Validator
+from jsonschema.exceptions import best_match
+
+from .errors import InferenceFailed, ToolDenied, ToolError, unknown
+from .events import ToolCallFinished, ToolCallStarted, ToolProgress, publish
+from .threads import DaemonThreads
+from .tool_text import as_text, bounded, without_secrets
+from .tools import Arguments, Tool, ToolContext, ToolRegistry
+from .turns import ToolCall, ToolStatus
+
+logger = logging.getLogger(__name__)
+
+RESULT_MAX_BYTES = 64 * 1024
+ABANDON_SECONDS = 0.5
+CANCELLED = "Cancelled before its end; the outcome is unknown."
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ToolResult:
+    """What the model is given back for one call."""
+
+    call_id: str
+    status: ToolStatus
+    text: str
+    custom_kind: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PreparedCall:
+    """A call that may run: known, authorised, its arguments final and valid."""
+
+    call: ToolCall
+    tool: Tool
+    arguments: Arguments
+
+    @property
+    def digest(self) -> str:
+        """Names exactly this call; an approval is bound to it."""
+        told = json.dumps([self.tool.name, dict(self.arguments)], sort_keys=True, default=repr)
+        return hashlib.sha256(told.encode()).hexdigest()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ToolRun:
+    """For whom and with which tools calls are executed. `ensure_running` raises when cancelled."""
+
+    registry: ToolRegistry
+    session_id: str
+    inference_id: str
+    owner: str
+    user: object | None
+    ensure_running: Callable[[], None]
+
+    def context(self, call_id: str, take: Callable[[ToolProgress], None] = publish) -> ToolContext:
+        """What a tool is given. `take` is told its progress, always in the event loop."""
+        loop = asyncio.get_running_loop()
+        in_this_context = contextvars.copy_context()
+
+        def report(progress: ToolProgress) -> None:
+            try:
+                asyncio.get_running_loop()
+            except RuntimeError:  # the thread of a sync tool
+                loop.call_soon_threadsafe(in_this_context.run, take, progress)
+            else:
+                take(progress)
+
+        return ToolContext(
+            report=report,
+            session_id=self.session_id,
+            inference_id=self.inference_id,
+            call_id=call_id,
+            owner=self.owner,
+            user=self.user,
+        )
+
+
+class ToolExecutor(Protocol):
+    """Injected into the tool loop. Neither verb raises for what a tool or a model does wrong."""
+
+    async def prepare(self, call: ToolCall, run: ToolRun) -> PreparedCall | ToolResult:
+        """The call ready to run, or the result that says why it will not."""
+
+    async def execute(self, calls: Sequence[PreparedCall], run: ToolRun) -> Sequence[ToolResult]:
+        """Runs the calls; results in call order. Publishes the start and end of each.
+
+        Raises ToolAborted when a tool whose policy is `abort` failed. Cancelling it cancels the
+        calls, each of which is still closed.
+        """
+
+
+class ToolAborted(InferenceFailed):
+    """A tool with the policy `abort` failed; `results` are those of all calls, in call order."""
+
+    code = "tool_aborted"
+
+    def __init__(self, message: str, results: Sequence[ToolResult]) -> None:
+        super().__init__(message)
+        self.results = results
+
+
+PreExecute: TypeAlias = Callable[[PreparedCall, ToolContext], Awaitable[Arguments | None]]
+"""May return other arguments, or raise ToolDenied; None leaves them."""
+
+PostExecute: TypeAlias = Callable[[PreparedCall, ToolResult, ToolContext], Awaitable[ToolResult]]
+
+
+class DefaultToolExecutor:
+    """Validates, authorises, masks, times out, retries, bounds parallelism and size.
+
+    A subclass overrides `authorise` to ask for permissions. Sync tools run in a pool of threads;
+    the result of one that is late is thrown away.
+    """
+
+    def __init__(
+        self,
+        *,
+        parallel: int = 3,
+        threads: int = 16,
+        result_max_bytes: int = RESULT_MAX_BYTES,
+        backoff_seconds: float = 0.5,
+        pre_execute: Sequence[PreExecute] = (),
+        post_execute: Sequence[PostExecute] = (),
+    ) -> None:
+        self._parallel = parallel
+        self._threads = DaemonThreads(threads, name="webchat-tool")
+        self._result_max_bytes = result_max_bytes
+        self._backoff = backoff_seconds
+        self._pre_execute = tuple(pre_execute)
+        self._post_execute = tuple(post_execute)
+
+    async def authorise(self, tool: Tool, arguments: Arguments, context: ToolContext) -> None:
+        """Raises ToolDenied when the conversation's user may not make this call. Here all may."""
+
+    def call_sync(self, tool: Tool, arguments: Arguments, context: ToolContext) -> object:
+        """Calls a sync tool, in its thread. For a subclass to put something around it."""
+        return tool.call(arguments, context)
+
+    async def prepare(self, call: ToolCall, run: ToolRun) -> PreparedCall | ToolResult:
+        tool = run.registry.get(call.name)
+        if tool is None:
+            return _end(call, "error", unknown("tool", call.name[:80], run.registry.names))
+        if not isinstance(call.arguments, dict):
+            return _end(
+                call, "error", f"the arguments of {tool.name} are not a JSON object; send one"
+            )
+        problem = invalid_arguments(tool, call.arguments)
+        if problem is not None:
+            return _end(call, "error", problem)
+        prepared = PreparedCall(call=call, tool=tool, arguments=call.arguments)
+        context = run.context(call.call_id)
+        try:
+            for hook in self._pre_execute:
+                replaced = await hook(prepared, context)
+                if replaced is not None:
+                    prepared = dataclasses.replace(prepared, arguments=dict(replaced))
+            problem = invalid_arguments(tool, prepared.arguments)
+            if problem is not None:
+                return _end(call, "error", problem)
+            await self.authorise(tool, prepared.arguments, context)
+        except _NOT_A_FAILURE:
+            raise
+        except BaseException as error:  # noqa: BLE001 - an app's hook; its failure is a result
+            return self._failed(prepared, error)
+        return prepared
+
+    async def execute(self, calls: Sequence[PreparedCall], run: ToolRun) -> Sequence[ToolResult]:
+        batch = _Batch()
+        places = asyncio.Semaphore(self._parallel)
+        aborted: list[str] = []
+
+        async def one(call: PreparedCall) -> None:
+            result = _end(call.call, "cancelled", CANCELLED)
+            try:
+                async with places:
+                    run.ensure_running()
+                    batch.begin(call)
+                    result = await self._result(call, run, batch)
+            finally:
+                batch.close(call, result)
+            if call.tool.on_error == "abort" and result.status in ("error", "timeout"):
+                aborted.append(call.tool.name)
+                for task in tasks:
+                    if task is not asyncio.current_task():
+                        task.cancel()
+
+        tasks = [asyncio.create_task(one(call), name=f"tool:{call.call.call_id}") for call in calls]
+        try:
+            await _all_of(tasks)
+        finally:
+            # A second cancellation waits for nobody: what is still open ends here.
+            for call in calls:
+                batch.close(call, _end(call.call, "cancelled", CANCELLED))
+        in_order = [batch.results[call.call.call_id] for call in calls]
+        if aborted:
+            raise ToolAborted(
+                f"The tool {aborted[0]} failed, and this agent stops at such a failure.", in_order
+            )
+        return in_order
+
+    async def _result(self, call: PreparedCall, run: ToolRun, batch: _Batch) -> ToolResult:
+        """The result after as many attempts as the tool's policy allows."""
+
+        def report(progress: ToolProgress) -> None:
+            if batch.is_open(call):
+                note = without_secrets(progress.note, call.tool, call.arguments)
+                publish(dataclasses.replace(progress, note=note))
+
+        context = run.context(call.call.call_id, report)
+        try:
+            await self.authorise(call.tool, call.arguments, context)
+        except _NOT_A_FAILURE:
+            raise
+        except BaseException as error:  # noqa: BLE001 - an app's; its failure is a result
+            return self._failed(call, error)
+        publish(ToolCallStarted(call_id=call.call.call_id, input=call.tool.masked(call.arguments)))
+        attempts = call.tool.attempts if call.tool.on_error == "retry" else 1
+        result = await self._attempt(call, context)
+        for attempt in range(1, attempts):
+            if result.status not in ("error", "timeout"):
+                break
+            context.progress(note=f"attempt {attempt} of {attempts} failed")
+            jitter = random.uniform(0.5, 1)  # noqa: S311 - spreads retries, guards nothing
+            await asyncio.sleep(self._backoff * 2 ** (attempt - 1) * jitter)
+            run.ensure_running()
+            result = await self._attempt(call, context)
+        return await self._after_hooks(call, result, context)
+
+    async def _after_hooks(
+        self, call: PreparedCall, result: ToolResult, context: ToolContext
+    ) -> ToolResult:
+        try:
+            for hook in self._post_execute:
+                result = await hook(call, result, context)
+            return dataclasses.replace(
+                result, call_id=call.call.call_id, text=self._shown(result.text, call)
+            )
+        except _NOT_A_FAILURE:
+            raise
+        except BaseException as error:  # noqa: BLE001 - an app's hook; its failure is a result
+            return self._failed(call, error)
+
+    async def _attempt(self, call: PreparedCall, context: ToolContext) -> ToolResult:
+        """One attempt. What does not stop when it must is abandoned, its late result unread."""
+        tool = call.tool
+        work = asyncio.create_task(self._call(call, context), name=f"call:{call.call.call_id}")
+        late = True
+        try:
+            await asyncio.wait({work}, timeout=tool.timeout)
+            late = not work.done()
+        finally:
+            if not work.done():
+                work.cancel()
+                await asyncio.wait({work}, timeout=ABANDON_SECONDS)
+            if not work.done():
+                logger.error("tool %s ignored its cancellation and was abandoned", tool.name)
+        if late:
+            sentence = f"{tool.name} did not answer within {tool.timeout:g} seconds"
+            return _end(call.call, "timeout", sentence)
+        if work.cancelled():
+            return _end(call.call, "error", f"{tool.name} ended itself before it had a result")
+        return work.result()
+
+    async def _call(self, call: PreparedCall, context: ToolContext) -> ToolResult:
+        if not call.tool.is_async:
+            return await asyncio.get_running_loop().run_in_executor(
+                self._threads, contextvars.copy_context().run, self._call_in_thread, call, context
+            )
+        try:
+            value = call.tool.call(call.arguments, context)
+            if inspect.isawaitable(value):
+                value = await value
+            return _end(call.call, "success", as_text(value))
+        except _NOT_A_FAILURE:
+            raise
+        except BaseException as error:  # noqa: BLE001 - SystemExit of a tool is its failure
+            return self._failed(call, error)
+
+    def _call_in_thread(self, call: PreparedCall, context: ToolContext) -> ToolResult:
+        """Raises nothing: a StopIteration, say, could not leave the thread through a future."""
+        try:
+            value = self.call_sync(call.tool, call.arguments, context)
+            return _end(call.call, "success", as_text(value))
+        except BaseException as error:  # noqa: BLE001 - a KeyboardInterrupt here is the tool's own
+            return self._failed(call, error)
+
+    def _failed(self, call: PreparedCall, error: BaseException) -> ToolResult:
+        """What the model reads of a failure: a ToolError's own sentence, else only a reference."""
+        name = call.tool.name
+        if isinstance(error, ToolDenied):
+            return _end(call.call, "denied", self._shown(str(error), call))
+        if isinstance(error, ToolError | msgspec.ValidationError):
+            return _end(call.call, "error", self._shown(f"{name} failed: {error}", call))
+        reference = uuid4().hex[:8]
+        trace = "".join(traceback.format_exception(error))
+        logger.error(
+            "tool %s raised (reference %s)\n%s",
+            name,
+            reference,
+            without_secrets(trace, call.tool, call.arguments),
+        )
+        sentence = f"{name} failed unexpectedly; the server's log has it as {reference}"
+        return _end(call.call, "error", sentence)
+
+    def _shown(self, text: str, call: PreparedCall) -> str:
+        """`text` without the call's secrets, and not longer than a result may be."""
+        return bounded(without_secrets(text, call.tool, call.arguments), self._result_max_bytes)
+
+
+_NOT_A_FAILURE = (asyncio.CancelledError, KeyboardInterrupt)
+"""What nobody may take for the failure of a tool or a hook."""
+
+
+class _Batch:
+    """The calls of one `execute`. Closes each once, in the stream and among the results."""
+
+    def __init__(self) -> None:
+        self.results: dict[str, ToolResult] = {}
+        self._began: dict[str, float] = {}
+
+    def is_open(self, call: PreparedCall) -> bool:
+        return call.call.call_id not in self.results
+
+    def begin(self, call: PreparedCall) -> None:
+        self._began[call.call.call_id] = time.monotonic()
+
+    def close(self, call: PreparedCall, result: ToolResult) -> None:
+        """The first end of a call counts."""
+        call_id = call.call.call_id
+        if call_id in self.results:
+            return
+        self.results[call_id] = result
+        now = time.monotonic()
+        publish(
+            ToolCallFinished(
+                call_id=call_id,
+                result=result.text,
+                status=result.status,
+                custom_kind=result.custom_kind,
+                duration_ms=round((now - self._began.get(call_id, now)) * 1000),
+            )
+        )
+
+
+async def _all_of(tasks: Sequence[asyncio.Task[None]]) -> None:
+    """Returns when all tasks have ended, cancelled ones too.
+
+    When one raises, or this is cancelled, the others are cancelled and waited for first.
+    """
+    if not tasks:
+        return
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
+    finally:
+        if pending := [task for task in tasks if not task.done()]:
+            for task in pending:
+                task.cancel()
+            await asyncio.wait(pending)
+        raised = [task.exception() for task in tasks if not task.cancelled()]
+    for error in filter(None, raised):
+        raise error
+
+
+def invalid_arguments(tool: Tool, arguments: object) -> str | None:
+    """One sentence the model can mend its call by; None when the arguments fit the schema."""
+    try:
+        error = best_match(Draft202012Validator(tool.parameters).iter_errors(arguments))
+    except Exception as broken:
+        # A schema that is none, or arguments nested too deep to walk.
+        logger.exception("the arguments of tool %s could not be checked", tool.name)
+        return f"the arguments of {tool.name} cannot be checked: {type(broken).__name__}"
+    if error is None:
+        return None
+    where = error.json_path.removeprefix("$").removeprefix(".") or "arguments"
+    said = error.message if not tool.secrets else f"does not fit {error.validator}"
+    return f"invalid arguments for {tool.name}: {where}: {said[:500]}"
+
+
+def _end(call: ToolCall, status: ToolStatus, text: str) -> ToolResult:
+    return ToolResult(call_id=call.call_id, status=status, text=text)

@@ -1,0 +1,303 @@
+"""The tool loop: model, calls, results, model again, until the model is done.
+
+Every call the model made ends in a result, in the turn and in the stream, whatever happened to it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias, assert_never
+from uuid import uuid4
+
+import msgspec
+
+from .engine import Infer
+from .errors import BadEdits
+from .events import ToolCallFinished, ToolCallRequested, publish
+from .executor import PreparedCall, ToolExecutor, ToolResult, ToolRun, invalid_arguments
+from .steps import Edits, PauseRequest, Resolution, StepController
+from .tools import MASK, ToolChoice, offering
+from .turns import Outcome, ToolCall, ToolUse, Turn
+
+SnapshotPhase: TypeAlias = Literal[
+    "pre_inference", "post_inference", "post_tools", "final", "failed"
+]
+Observer: TypeAlias = Callable[[SnapshotPhase, Turn], None]
+
+
+class LoopAborted(Exception):
+    """A person ended the inference at a pause."""
+
+    def __init__(self, by: str) -> None:
+        super().__init__(f"aborted by {by}")
+        self.by = by
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoopConfig:
+    """Bounds of a loop. Timeouts are seconds."""
+
+    max_iterations: int = 5
+    tool_choice: ToolChoice = "auto"
+    step_timeout: float = 30.0
+    approval_timeout: float = 300.0
+
+
+class ToolLoop:
+    """One kind of loop, for any number of runs. `observe` is told the turn at each phase."""
+
+    def __init__(
+        self, executor: ToolExecutor, steps: StepController, *, config: LoopConfig | None = None
+    ) -> None:
+        self._executor = executor
+        self._steps = steps
+        self._config = config or LoopConfig()
+
+    async def run(
+        self, turn: Turn, infer: Infer, run: ToolRun, observe: Observer
+    ) -> tuple[Turn, Outcome]:
+        """The turn with all answers and results; `completed` or `max_iterations`.
+
+        Raises LoopAborted, ToolAborted, and whatever `infer` raises; the calls that were open then
+        have been published as requested and are for the runner to close.
+        """
+        for iteration in range(1, self._config.max_iterations + 1):
+            observe("pre_inference", turn)
+            run.ensure_running()
+            with offering(run.registry, self._config.tool_choice if iteration == 1 else "auto"):
+                answered = await infer(turn)
+            turn, calls = adopt(answered, known=turn)
+            observe("post_inference", turn)
+            for call in calls:
+                _publish_requested(call, run)
+            if not calls:
+                return turn, "completed"
+            results: Sequence[ToolResult]
+            if iteration == self._config.max_iterations:
+                results = [_published(_end(call, "skipped", LIMIT_REACHED)) for call in calls]
+            else:
+                results = await self._results(calls, run)
+            turn = turn.with_blocks(*(_use(result) for result in results))
+            observe("post_tools", turn)
+            if iteration < self._config.max_iterations and self._steps.enabled:
+                await self._pause_after_tools(results)
+        return turn, "max_iterations"
+
+    async def _results(self, calls: Sequence[ToolCall], run: ToolRun) -> Sequence[ToolResult]:
+        """One result for each call, in call order."""
+        prepared = [await self._executor.prepare(call, run) for call in calls]
+        closed = {p.call_id: _published(p) for p in prepared if isinstance(p, ToolResult)}
+        pending = [p for p in prepared if isinstance(p, PreparedCall)]
+        if pending:
+            allowed, refused = await self._agreed(pending, run)
+            closed |= {result.call_id: _published(result) for result in refused}
+            run.ensure_running()
+            if allowed:
+                results = await self._executor.execute(allowed, run)
+                closed |= {result.call_id: result for result in results}
+        return [closed[call.call_id] for call in calls]
+
+    async def _agreed(
+        self, pending: Sequence[PreparedCall], run: ToolRun
+    ) -> tuple[Sequence[PreparedCall], Sequence[ToolResult]]:
+        """The calls that may run, and results for those that may not, after a pause if one is due.
+
+        What a person agreed to is compared once more with what is about to run: a call that is not
+        the same to the letter is denied.
+        """
+        needing = {
+            call.call.call_id for call in pending if call.tool.needs_approval(call.arguments)
+        }
+        if not needing and not self._steps.enabled:
+            return pending, ()
+        seen = {call.call.call_id: call.digest for call in pending}
+        resolution = await self._steps.pause(self._before_tools(pending, needing))
+        allowed, refused = await self._decided(pending, needing, resolution, run)
+        changed = [
+            call
+            for call in allowed
+            if call.call.call_id in needing
+            and call.call.call_id not in resolution.edits
+            and call.digest != seen[call.call.call_id]
+        ]
+        denied = [
+            _end(call.call, "denied", "its arguments changed after it was agreed to")
+            for call in changed
+        ]
+        return [call for call in allowed if call not in changed], [*refused, *denied]
+
+    async def _decided(
+        self,
+        pending: Sequence[PreparedCall],
+        needing: set[str],
+        resolution: Resolution,
+        run: ToolRun,
+    ) -> tuple[Sequence[PreparedCall], Sequence[ToolResult]]:
+        match resolution.decision:
+            case "continue" | "disabled":
+                return pending, ()
+            case "edit":
+                edited = [await self._edited(call, resolution.edits, run) for call in pending]
+                return (
+                    [call for call in edited if isinstance(call, PreparedCall)],
+                    [result for result in edited if isinstance(result, ToolResult)],
+                )
+            case "skip":
+                message = resolution.message or "A person chose not to run this call."
+                return (), [_end(call.call, "skipped", message) for call in pending]
+            case "timeout":
+                return (
+                    [call for call in pending if call.call.call_id not in needing],
+                    [
+                        _end(call.call, "denied", "Nobody agreed to this call in time.")
+                        for call in pending
+                        if call.call.call_id in needing
+                    ],
+                )
+            case "abort" | "cancelled":
+                raise LoopAborted(resolution.by)
+            case _:
+                assert_never(resolution.decision)
+
+    async def _edited(
+        self, call: PreparedCall, edits: Edits, run: ToolRun
+    ) -> PreparedCall | ToolResult:
+        arguments = edits.get(call.call.call_id)
+        if arguments is None:
+            return call
+        changed = msgspec.structs.replace(call.call, arguments=unmasked(call, arguments))
+        return await self._executor.prepare(changed, run)
+
+    def _before_tools(self, pending: Sequence[PreparedCall], needing: set[str]) -> PauseRequest:
+        def validate(edits: Edits) -> None:
+            by_id = {call.call.call_id: call for call in pending}
+            for call_id, arguments in edits.items():
+                if call_id not in by_id:
+                    raise BadEdits(f"no call {call_id[:80]!r} waits at this pause")
+                call = by_id[call_id]
+                problem = invalid_arguments(call.tool, unmasked(call, arguments))
+                if problem is not None:
+                    raise BadEdits(problem)
+
+        names = ", ".join(call.tool.name for call in pending)
+        config = self._config
+        return PauseRequest(
+            phase="after_inference",
+            summary=f"About to run {names}",
+            approval=bool(needing),
+            on_timeout="deny" if needing else "continue",
+            timeout=config.approval_timeout if needing else config.step_timeout,
+            validate=validate,
+            permissions=frozenset(
+                call.tool.approval_permission
+                for call in pending
+                if call.call.call_id in needing and call.tool.approval_permission
+            ),
+            extra={
+                "toolCalls": [
+                    {
+                        "id": call.call.call_id,
+                        "name": call.tool.name,
+                        "input": call.tool.masked(call.arguments),
+                        "needsApproval": call.call.call_id in needing,
+                    }
+                    for call in pending
+                ]
+            },
+        )
+
+    async def _pause_after_tools(self, results: Sequence[ToolResult]) -> None:
+        def validate(edits: Edits) -> None:
+            raise BadEdits("these calls have run; there is nothing left to edit")
+
+        resolution = await self._steps.pause(
+            PauseRequest(
+                phase="after_tools",
+                summary=f"{len(results)} result{'s' if len(results) != 1 else ''} for the model",
+                on_timeout="continue",
+                timeout=self._config.step_timeout,
+                validate=validate,
+                extra={
+                    "results": [
+                        {
+                            "id": result.call_id,
+                            "status": result.status,
+                            "result": result.text[:RESULT_PREVIEW_CHARS],
+                        }
+                        for result in results
+                    ]
+                },
+            )
+        )
+        if resolution.decision in ("abort", "cancelled"):
+            raise LoopAborted(resolution.by)
+
+
+RESULT_PREVIEW_CHARS = 2000
+LIMIT_REACHED = "Not run: the limit of model calls for one prompt was reached."
+
+
+def adopt(answered: Turn, *, known: Turn) -> tuple[Turn, Sequence[ToolCall]]:
+    """The turn with its new calls under ids of their own, and those calls.
+
+    A provider's id is kept where the conversation has not seen it yet; an empty or repeated one is
+    replaced, and the provider still gets its own back.
+    """
+    old = {block.id for block in known.blocks}
+    seen = {block.call_id for block in known.blocks if isinstance(block, ToolCall)}
+    given: set[str] = set()
+    blocks = []
+    calls = []
+    for block in answered.blocks:
+        if isinstance(block, ToolCall) and block.id not in old:
+            provider_id = block.provider_id or block.call_id
+            call_id = block.call_id
+            if not call_id or call_id in seen:
+                call_id = f"call_{uuid4().hex}"
+            # Two calls of one answer under one id could not be answered apart.
+            if not provider_id or provider_id in given:
+                provider_id = call_id
+            seen.add(call_id)
+            given.add(provider_id)
+            block = msgspec.structs.replace(block, call_id=call_id, provider_id=provider_id)
+            calls.append(block)
+        blocks.append(block)
+    return msgspec.structs.replace(answered, blocks=tuple(blocks)), calls
+
+
+def unmasked(call: PreparedCall, edited: Any) -> dict[str, Any]:
+    """Edited arguments, with what was shown masked and left so put back."""
+    return {
+        name: call.arguments.get(name) if value == MASK and name in call.tool.secrets else value
+        for name, value in edited.items()
+    }
+
+
+def _publish_requested(call: ToolCall, run: ToolRun) -> None:
+    tool = run.registry.get(call.name)
+    shown = call.arguments
+    if tool is not None:
+        shown = tool.masked(shown) if isinstance(shown, dict) else (MASK if tool.secrets else shown)
+    publish(ToolCallRequested(call_id=call.call_id, name=call.name, input=shown))
+
+
+def _end(call: ToolCall, status: Any, text: str) -> ToolResult:
+    return ToolResult(call_id=call.call_id, status=status, text=text)
+
+
+def _published(result: ToolResult) -> ToolResult:
+    publish(
+        ToolCallFinished(
+            call_id=result.call_id,
+            result=result.text,
+            status=result.status,
+            custom_kind=result.custom_kind,
+            duration_ms=0,
+        )
+    )
+    return result
+
+
+def _use(result: ToolResult) -> ToolUse:
+    return ToolUse(call_id=result.call_id, text=result.text, status=result.status)

@@ -1,0 +1,261 @@
+"""Tools: what a model may ask to be done, and how an app declares it."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias, get_type_hints, overload
+
+import msgspec
+
+from .errors import ConfigurationError, unknown
+from .events import ToolProgress, publish
+
+Arguments: TypeAlias = Mapping[str, Any]
+ErrorPolicy: TypeAlias = Literal["continue", "abort", "retry"]
+NeedsApproval: TypeAlias = bool | Callable[[Arguments], bool]
+ToolChoice: TypeAlias = Literal["auto", "none", "required"]
+MASK = "•••"
+_NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ToolContext:
+    """What a tool may know of the call it serves.
+
+    `user` is whatever the app's user loader gave for `owner`; None for a visitor.
+    `idempotency_key` is the same for every attempt at this call.
+    """
+
+    session_id: str
+    inference_id: str
+    call_id: str
+    owner: str
+    user: object | None = None
+    report: Callable[[ToolProgress], None] = publish
+
+    @property
+    def idempotency_key(self) -> str:
+        return f"{self.inference_id}:{self.call_id}"
+
+    def progress(self, fraction: float | None = None, note: str = "") -> None:
+        """Tells the people watching how far the call is: 0 to 1, and a short note.
+
+        Never waits; may be called from the thread of a sync tool.
+        """
+        self.report(ToolProgress(call_id=self.call_id, progress=fraction, note=note))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tool:
+    """A function a model may call. `parameters` is the JSON Schema of its arguments' object.
+
+    `secrets` names arguments that no frame, log or snapshot may show. `timeout` is in seconds, for
+    one attempt. `permission` is what an authorising executor asks of the user; an approval needs
+    `approval_permission` of who decides.
+    """
+
+    name: str
+    description: str
+    parameters: Mapping[str, Any]
+    call: Callable[[Arguments, ToolContext], object]
+    is_async: bool = True
+    timeout: float = 30.0
+    on_error: ErrorPolicy = "continue"
+    attempts: int = 3
+    secrets: frozenset[str] = frozenset()
+    requires_approval: NeedsApproval = False
+    approval_permission: str | None = None
+    permission: str | None = None
+
+    def __post_init__(self) -> None:
+        if not _NAME.fullmatch(self.name):
+            raise ConfigurationError(
+                f"tool name {self.name!r} is not one that providers take",
+                hint="Use 1 to 64 of A-Z a-z 0-9 _ -.",
+            )
+        # A misspelt secret would be shown.
+        arguments = self.parameters.get("properties", {})
+        for name in self.secrets:
+            if name not in arguments:
+                raise ConfigurationError(
+                    f"tool {self.name!r}: {unknown('secret argument', name, arguments)}",
+                    hint="Name arguments of the tool in `secrets`.",
+                )
+
+    def needs_approval(self, arguments: Arguments) -> bool:
+        """Whether a person must agree to this call. A predicate that raises means yes."""
+        if not callable(self.requires_approval):
+            return self.requires_approval
+        try:
+            return bool(self.requires_approval(arguments))
+        except Exception:  # noqa: BLE001 - an app's predicate; when in doubt, ask
+            return True
+
+    def masked(self, arguments: Arguments) -> dict[str, Any]:
+        """The arguments as they may be shown."""
+        return {name: MASK if name in self.secrets else value for name, value in arguments.items()}
+
+
+class ToolRegistry:
+    """Tools by name. The registry handed to a run is its allow list."""
+
+    def __init__(self, tools: Iterable[Tool] = ()) -> None:
+        self._tools: dict[str, Tool] = {}
+        for tool in tools:
+            self.add(tool)
+
+    def add(self, tool: Tool) -> None:
+        if tool.name in self._tools:
+            raise ConfigurationError(
+                f"two tools are named {tool.name!r}", hint="Give each tool a name of its own."
+            )
+        self._tools[tool.name] = tool
+
+    def get(self, name: str) -> Tool | None:
+        return self._tools.get(name)
+
+    def only(self, names: Iterable[str]) -> ToolRegistry:
+        """The registry reduced to `names`. Raises ConfigurationError for an unknown one."""
+        chosen = []
+        for name in names:
+            tool = self._tools.get(name)
+            if tool is None:
+                raise ConfigurationError(
+                    unknown("tool", name, self._tools), hint="Register the tool, or leave it out."
+                )
+            chosen.append(tool)
+        return ToolRegistry(chosen)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(self._tools)
+
+    def __iter__(self) -> Iterator[Tool]:
+        return iter(self._tools.values())
+
+    def __len__(self) -> int:
+        return len(self._tools)
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """The tools a model call may use, and whether it must."""
+
+    tools: tuple[Tool, ...] = ()
+    choice: ToolChoice = "auto"
+
+
+NO_TOOLS = Offer()
+_offer: ContextVar[Offer] = ContextVar("webchat_tool_offer", default=NO_TOOLS)
+
+
+def offered() -> Offer:
+    """What an engine shall offer its model in the running call."""
+    return _offer.get()
+
+
+@contextmanager
+def offering(tools: Iterable[Tool], choice: ToolChoice) -> Iterator[None]:
+    """Within the block, engines offer these tools; with the choice `none`, no tool."""
+    token = _offer.set(Offer(() if choice == "none" else tuple(tools), choice))
+    try:
+        yield
+    finally:
+        _offer.reset(token)
+
+
+@overload
+def tool(function: Callable[..., object]) -> Tool: ...
+@overload
+def tool(**options: Any) -> Callable[[Callable[..., object]], Tool]: ...
+def tool(function: Callable[..., object] | None = None, **options: Any) -> Any:
+    """Makes a Tool of a function, sync or async.
+
+    Type hints become the JSON Schema, the docstring's first paragraph the description. A parameter
+    annotated `ToolContext` receives the call's context and is no argument of the model. Options are
+    the fields of Tool. A sync function runs in a thread.
+    """
+
+    def declare(function: Callable[..., object]) -> Tool:
+        return _declare(function, options)
+
+    return declare if function is None else declare(function)
+
+
+def _declare(function: Callable[..., object], options: dict[str, Any]) -> Tool:
+    where = f"tool {function.__name__!r}"
+    try:
+        hints = get_type_hints(function, include_extras=True)
+    except NameError as error:
+        raise ConfigurationError(
+            f"{where} has an annotation that cannot be evaluated: {error}",
+            hint="Import the type at module level, outside of TYPE_CHECKING.",
+        ) from None
+    fields: list[Any] = []
+    context_name = None
+    for name, parameter in inspect.signature(function).parameters.items():
+        kind = hints.get(name)
+        if kind is None or parameter.kind not in _BY_NAME:
+            raise ConfigurationError(
+                f"parameter {name!r} of {where} "
+                + ("has no type" if kind is None else "cannot be given by name"),
+                hint="Annotate every parameter, and use no *args, **kwargs or positional-only /.",
+            )
+        if kind is ToolContext:
+            context_name = name
+            continue
+        has_default = parameter.default is not parameter.empty
+        fields.append((name, kind, parameter.default) if has_default else (name, kind))
+    try:
+        struct = msgspec.defstruct(
+            f"{function.__name__}_arguments", fields, kw_only=True, forbid_unknown_fields=True
+        )
+        schema = _schema(struct)
+    except TypeError as error:
+        raise ConfigurationError(
+            f"the arguments of {where} have no JSON Schema: {error}",
+            hint="Use JSON types, dataclasses or msgspec structs; None in place of a list default.",
+        ) from None
+    names = [entry[0] for entry in fields]
+
+    def call(arguments: Arguments, context: ToolContext) -> object:
+        typed = _typed(arguments, struct)
+        values = {name: getattr(typed, name) for name in names}
+        if context_name is not None:
+            values[context_name] = context
+        return function(**values)
+
+    described = inspect.getdoc(function) or ""
+    declared: dict[str, Any] = {
+        "name": function.__name__,
+        "description": " ".join(described.split("\n\n")[0].split()),
+        "parameters": schema,
+        "call": call,
+        "is_async": inspect.iscoroutinefunction(function),
+    }
+    return Tool(**{**declared, **options})
+
+
+_BY_NAME = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+
+
+def _typed(arguments: Arguments, struct: type[msgspec.Struct]) -> msgspec.Struct:
+    """The arguments as the function takes them. Raises msgspec.ValidationError."""
+    try:
+        return msgspec.convert(arguments, struct)
+    except msgspec.ValidationError:
+        # For JSON Schema 3.0 is an integer, and models write it.
+        return msgspec.convert(arguments, struct, strict=False)
+
+
+def _schema(struct: type[msgspec.Struct]) -> dict[str, Any]:
+    """The struct's JSON Schema, whole in one object."""
+    (reference,), components = msgspec.json.schema_components([struct])
+    schema: dict[str, Any] = components.pop(reference["$ref"].removeprefix("#/$defs/"))
+    schema.pop("title", None)
+    return schema | {"$defs": components} if components else schema
