@@ -1,8 +1,13 @@
 """The Django app of the session side."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 from django.apps import AppConfig
 
-from .conf import SessionSettings
+if TYPE_CHECKING:
+    from .conf import SessionSettings
 
 
 class SessionsConfig(AppConfig):
@@ -12,6 +17,9 @@ class SessionsConfig(AppConfig):
     @staticmethod
     def webchat_settings() -> type[SessionSettings]:
         """The keys of settings.WEBCHAT this app reads."""
+        # Imports models, so only once the apps are loaded.
+        from .conf import SessionSettings
+
         return SessionSettings
 
     def ready(self) -> None:

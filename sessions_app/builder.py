@@ -1,11 +1,17 @@
-"""From a session's profile to the runner of its inferences."""
+"""From a session's runtime to the runner of its inferences."""
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from .inference.engine import Closing, Engine
 from .inference.engines.catalog import Credentials, build_engine
-from .inference.middleware import system_prompt
-from .inference.runner import InferenceRunner
+from .inference.executor import ToolExecutor
+from .inference.middleware import MiddlewareRegistry, block_ordering, system_prompt
+from .inference.runner import InferenceRunner, LoadUser, nobody
+from .inference.toolloop import LoopConfig, ToolLoop
+from .inference.tools import ToolRegistry
+from .profiles import Profile
 from .session import Session
 
 
@@ -13,9 +19,23 @@ class ProfileEngineBuilder:
     """Builds runners from profiles. Engines of the same model are shared: they keep no state."""
 
     def __init__(
-        self, credentials: Credentials, *, inference_timeout: float, cancel_grace: float
+        self,
+        credentials: Credentials,
+        *,
+        tools: ToolRegistry,
+        middlewares: MiddlewareRegistry,
+        executor: ToolExecutor,
+        load_user: LoadUser = nobody,
+        loop: LoopConfig | None = None,
+        inference_timeout: float,
+        cancel_grace: float,
     ) -> None:
         self._credentials = credentials
+        self._tools = tools
+        self._middlewares = middlewares
+        self._executor = executor
+        self._load_user = load_user
+        self._loop = loop or LoopConfig()
         self._timeout = inference_timeout
         self._grace = cancel_grace
         self._engines: dict[str, Engine] = {}
@@ -24,11 +44,29 @@ class ProfileEngineBuilder:
         """Builds the model's engine now: a provider's library takes seconds to import."""
         self._engine(model)
 
+    def check(self, profile: Profile) -> None:
+        """Raises ConfigurationError that says where the profile is wrong."""
+        self._tools_of(profile)
+        self._middlewares.build(profile.middlewares, where=f"profile {profile.slug!r}")
+
     def build(self, session: Session) -> InferenceRunner:
-        profile = session.profile
+        profile = session.runtime
+        loop = ToolLoop(
+            self._executor,
+            session.steps,
+            config=replace(
+                self._loop,
+                max_iterations=profile.max_iterations,
+                tool_choice=profile.tool_choice,
+            ),
+        )
+        named = self._middlewares.build(profile.middlewares, where=f"profile {profile.slug!r}")
         return InferenceRunner(
             self._engine(profile.model),
-            middlewares=[system_prompt(profile.system_prompt)],
+            middlewares=[system_prompt(profile.system_prompt), *named, block_ordering()],
+            loop=loop,
+            tools=self._tools_of(profile),
+            load_user=self._load_user,
             timeout=self._timeout,
             cancel_grace=self._grace,
         )
@@ -38,6 +76,13 @@ class ProfileEngineBuilder:
         for engine in self._engines.values():
             if isinstance(engine, Closing):
                 await engine.aclose()
+
+    def _tools_of(self, profile: Profile) -> ToolRegistry:
+        """The profile's allow list; with the approval policy `always`, every call needs one."""
+        allowed = self._tools.only(profile.tools)
+        if profile.approval == "declared":
+            return allowed
+        return ToolRegistry(replace(tool, requires_approval=True) for tool in allowed)
 
     def _engine(self, model: str) -> Engine:
         engine = self._engines.get(model)

@@ -9,7 +9,7 @@ import msgspec
 from django.apps import AppConfig
 from django.core.checks import CheckMessage, Error, register
 
-from .conf import SessionSettings, given, session_settings
+from .conf import SessionSettings, given, session_builder, session_settings
 from .inference.engines.catalog import check_spec
 from .inference.errors import ConfigurationError
 
@@ -23,6 +23,7 @@ def check_session_settings(
     if not errors:
         errors += _duplicate_slugs()
         errors += _unusable_models()
+        errors += _unusable_profiles()
     return errors
 
 
@@ -66,6 +67,16 @@ def _unusable_models() -> Iterator[CheckMessage]:
             check_spec(model, conf.credentials())
         except ConfigurationError as error:
             yield Error(f"Model {model!r}: {error}", hint=error.hint, id="sessions_app.E004")
+
+
+def _unusable_profiles() -> Iterator[CheckMessage]:
+    conf = session_settings()
+    try:
+        builder = session_builder(conf)
+        for profile in conf.resolved_profiles():
+            builder.check(profile)
+    except ConfigurationError as error:
+        yield Error(str(error), hint=error.hint, id="sessions_app.E005")
 
 
 def _described(type_: Any) -> str:

@@ -7,9 +7,28 @@ from typing import Annotated, Any
 
 import msgspec
 from django.conf import settings as django_settings
+from django.utils.module_loading import import_string
 
+from .builder import ProfileEngineBuilder
 from .inference.engines.catalog import Credentials
+from .inference.errors import ConfigurationError
+from .inference.executor import ToolExecutor
+from .inference.middleware import default_registry
+from .inference.toolloop import LoopConfig
+from .inference.tools import Tool, ToolRegistry
+from .manager import ManagerLimits
 from .profiles import Profile
+from .session import TurnPersister, unpersisted
+from .store import NoTurnStore, TurnStore
+from .users import load_user
+
+DEFAULT_TOOLS = (
+    "sessions_app.inference.shipped_tools.calc",
+    "sessions_app.inference.shipped_tools.current_time",
+    "sessions_app.django_tools.my_account",
+    "sessions_app.inference.demo_tools.demo_send_note",
+)
+"""Dotted names of what WEBCHAT['TOOLS'] registers when it is not given."""
 
 Seconds = Annotated[float, msgspec.Meta(gt=0)]
 
@@ -25,6 +44,19 @@ class SessionSettings(msgspec.Struct, frozen=True, kw_only=True, rename="upper")
     gemini_api_key: str = ""
     inference_timeout: Seconds = 600.0
     cancel_grace: Seconds = 5.0
+    step_timeout: Seconds = 30.0
+    approval_timeout: Seconds = 300.0
+    tools: tuple[str, ...] = DEFAULT_TOOLS
+    tool_executor: str = "sessions_app.permissions.PermissionToolExecutor"
+    turn_store: str = ""
+    turn_persister: str = ""
+    queue_limit: Annotated[int, msgspec.Meta(ge=1)] = 16
+    live_sessions: Annotated[int, msgspec.Meta(ge=1)] = 10_000
+    evict_idle: Seconds = 300.0
+    evict_every: Seconds = 60.0
+    conversation_ttl: Seconds = 24 * 3600.0
+    memory_budget: Annotated[int, msgspec.Meta(ge=1)] = 512 * 1024 * 1024
+    idempotency_ttl: Seconds = 24 * 3600.0
 
     def credentials(self) -> Credentials:
         return Credentials(
@@ -34,12 +66,82 @@ class SessionSettings(msgspec.Struct, frozen=True, kw_only=True, rename="upper")
             gemini_api_key=self.gemini_api_key,
         )
 
+    def limits(self) -> ManagerLimits:
+        return ManagerLimits(
+            queue=self.queue_limit,
+            live_sessions=self.live_sessions,
+            idempotency_seconds=self.idempotency_ttl,
+            evict_idle_seconds=self.evict_idle,
+            evict_every_seconds=self.evict_every,
+            conversation_ttl_seconds=self.conversation_ttl,
+            memory_bytes=self.memory_budget,
+        )
+
     def resolved_profiles(self) -> tuple[Profile, ...]:
         """The profiles, each with the model it will really use."""
         return tuple(
             msgspec.structs.replace(profile, model=profile.model or self.model)
             for profile in self.profiles
         )
+
+    def load_tools(self) -> ToolRegistry:
+        """The tools of WEBCHAT['TOOLS']. Raises ConfigurationError with what was wrong."""
+        registry = ToolRegistry()
+        for name in self.tools:
+            found = _load(name, key="TOOLS")
+            if not isinstance(found, Tool):
+                raise ConfigurationError(
+                    f"WEBCHAT['TOOLS'] names {name!r}, which is a {type(found).__name__}",
+                    hint="Name a function decorated with @tool, or a Tool.",
+                )
+            registry.add(found)
+        return registry
+
+    def load_executor(self) -> ToolExecutor:
+        """An instance of WEBCHAT['TOOL_EXECUTOR']."""
+        executor: ToolExecutor = _load(self.tool_executor, key="TOOL_EXECUTOR")()
+        return executor
+
+    def load_turn_store(self) -> TurnStore:
+        """An instance of WEBCHAT['TURN_STORE'], or one that keeps nothing."""
+        if not self.turn_store:
+            return NoTurnStore()
+        store: TurnStore = _load(self.turn_store, key="TURN_STORE")()
+        return store
+
+    def load_turn_persister(self) -> TurnPersister:
+        """What WEBCHAT['TURN_PERSISTER'] names, or one that keeps nothing."""
+        if not self.turn_persister:
+            return unpersisted
+        persister: TurnPersister = _load(self.turn_persister, key="TURN_PERSISTER")
+        return persister
+
+
+def session_builder(settings: SessionSettings) -> ProfileEngineBuilder:
+    """The builder the settings describe. Raises ConfigurationError."""
+    return ProfileEngineBuilder(
+        settings.credentials(),
+        tools=settings.load_tools(),
+        middlewares=default_registry,
+        executor=settings.load_executor(),
+        load_user=load_user,
+        loop=LoopConfig(
+            step_timeout=settings.step_timeout, approval_timeout=settings.approval_timeout
+        ),
+        inference_timeout=settings.inference_timeout,
+        cancel_grace=settings.cancel_grace,
+    )
+
+
+def _load(name: str, *, key: str) -> Any:
+    """What a dotted name in the settings stands for."""
+    try:
+        return import_string(name)
+    except ImportError as error:
+        raise ConfigurationError(
+            f"WEBCHAT[{key!r}] names {name!r}, which cannot be imported: {error}",
+            hint="Write the dotted name of something importable, as in myapp.tools.lookup.",
+        ) from None
 
 
 def given() -> Mapping[str, Any]:

@@ -1,96 +1,307 @@
-"""SessionManager: finds, opens and ends sessions. Answers `chat.ports.Sessions`."""
+"""SessionManager: finds, opens, unloads and ends sessions. Answers `chat.ports.Sessions`."""
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+from uuid import uuid4
 
+from .idempotency import IdempotencyKeys, request_hash
 from .inference.engine import Closing
-from .inference.errors import ConversationNotFound, Draining
+from .inference.errors import ConversationNotFound, Draining, UnknownPause
 from .inference.events import EventSink
-from .profiles import Profiles
-from .session import EngineBuilder, Session
-from .values import ProfileInfo, SessionInfo, Started
+from .inference.steps import Edits, PersonDecision, Resolution
+from .profiles import Profiles, overridden
+from .queue import Prompt
+from .session import EngineBuilder, Session, TurnPersister, unpersisted
+from .store import ConversationStore, NoTurnStore, StoredConversation, TurnStore
+from .values import ProfileInfo, PromptRequest, SessionInfo, Submitted
+
+logger = logging.getLogger(__name__)
+
+
+class SessionStreams(Protocol):
+    """What sessions ask of whoever carries their events."""
+
+    def sink(self, conv_id: str) -> EventSink:
+        """Where the conversation's events go."""
+
+    def watched(self, conv_id: str) -> bool:
+        """Whether anybody follows the conversation now."""
+
+    def size(self, conv_id: str) -> int:
+        """Bytes that the conversation's log takes."""
+
+    async def unload(self, conv_id: str) -> None:
+        """Ends the conversation's tasks; its log stays."""
+
+    def forget(self, conv_id: str) -> None:
+        """The conversation is gone: its log goes, and who follows it is told."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ManagerLimits:
+    """Counts, bytes and seconds; what happens at each is said in docs/settings.md."""
+
+    queue: int = 16
+    live_sessions: int = 10_000
+    idempotency_keys: int = 100_000
+    idempotency_seconds: float = 24 * 3600
+    evict_idle_seconds: float = 300
+    evict_every_seconds: float = 60
+    conversation_ttl_seconds: float = 24 * 3600
+    memory_bytes: int = 512 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ManagerStatistics:
+    """One moment of the manager."""
+
+    live: int
+    stored: int
+    running: int
+    queued: int
+    paused: int
+    idempotency_keys: int
 
 
 class SessionManager:
-    """Owns every session of the process. Belongs to one event loop."""
+    """Owns every session of the process, and the task that unloads idle ones.
+
+    Belongs to one event loop. What a verb decides it decides in one step, with no await inside.
+    """
 
     def __init__(
         self,
         *,
         profiles: Profiles,
         builder: EngineBuilder,
-        sink_for: Callable[[str], EventSink],
+        streams: SessionStreams,
+        limits: ManagerLimits | None = None,
+        turn_store: TurnStore | None = None,
+        turn_persister: TurnPersister = unpersisted,
         now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
     ) -> None:
         self._profiles = profiles
         self._builder = builder
-        self._sink_for = sink_for
+        self._streams = streams
+        self._limits = limits or ManagerLimits()
+        self._turn_store = turn_store or NoTurnStore()
+        self._turn_persister = turn_persister
         self._now_ms = now_ms
         self._sessions: dict[str, Session] = {}
+        self._store = ConversationStore(
+            ttl_seconds=self._limits.conversation_ttl_seconds,
+            memory_bytes=self._limits.memory_bytes,
+            now_ms=now_ms,
+            size_of=streams.size,
+            forget=streams.forget,
+        )
+        self._keys = IdempotencyKeys(
+            limit=self._limits.idempotency_keys,
+            seconds=self._limits.idempotency_seconds,
+            now_ms=now_ms,
+        )
         self._closing = False
+        self._evictor: asyncio.Task[None] | None = None
 
     def profiles(self) -> tuple[ProfileInfo, ...]:
         return self._profiles.infos()
 
     async def find(self, conv_id: str) -> SessionInfo | None:
         session = self._sessions.get(conv_id)
-        return None if session is None else session.info()
+        if session is not None:
+            return session.info()
+        stored = self._store.get(conv_id) or await self._turn_store.load(conv_id)
+        return None if stored is None else _info(stored)
 
     async def open(self, conv_id: str, *, owner: str, profile: str | None) -> SessionInfo:
         chosen = self._profiles.get(profile)
-        session = self._sessions.get(conv_id)
+        session = await self._load(conv_id)
         if session is None:
-            self._refuse_when_closing()
-            session = self._sessions[conv_id] = Session(
-                conv_id,
-                owner=owner,
-                profile=chosen,
-                builder=self._builder,
-                sink=self._sink_for(conv_id),
-                now_ms=self._now_ms,
-            )
+            session = self._create(conv_id, owner=owner, profile=chosen.slug)
         return session.info()
 
     async def owned_by(self, owner: str) -> tuple[SessionInfo, ...]:
-        infos = (session.info() for session in self._sessions.values() if session.owner == owner)
-        return tuple(sorted(infos, key=lambda info: info.last_activity_ms, reverse=True))
+        live = [session.info() for session in self._sessions.values() if session.owner == owner]
+        stored = [_info(kept) for kept in self._store if kept.owner == owner]
+        return tuple(sorted(live + stored, key=lambda i: i.last_activity_ms, reverse=True))
 
-    async def submit(
-        self, conv_id: str, *, prompt: str, profile: str | None, idempotency_key: str
-    ) -> Started:
+    async def submit(self, request: PromptRequest) -> tuple[Submitted, bool]:
+        """The answer to the request, and whether it is an earlier one's to the same key."""
         self._refuse_when_closing()
-        session = self._session(conv_id)
-        chosen = None if profile is None else self._profiles.get(profile)
-        handle = session.submit(prompt, key=idempotency_key, profile=chosen)
-        await session.flush()
-        return Started(
-            conv_id=conv_id,
-            inference_id=handle.inference_id,
-            turn_id=handle.turn_id,
-            idempotency_key=idempotency_key,
-        )
+        if request.conv_id is not None:
+            await self._load(request.conv_id)
+        answer, replayed = self._submit_now(request)
+        session = self._sessions.get(answer.conv_id)
+        if session is not None:
+            await session.flush()
+        return answer, replayed
 
-    async def cancel(self, conv_id: str, *, inference_id: str | None = None) -> str:
-        return await self._session(conv_id).cancel(inference_id)
+    def _submit_now(self, request: PromptRequest) -> tuple[Submitted, bool]:
+        """Looks the key up, opens, starts or queues, and remembers: one step."""
+        self._refuse_when_closing()
+        key = request.idempotency_key or str(uuid4())
+        named = request_hash(request.prompt, request.conv_id, request.profile, request.overrides)
+        earlier = self._keys.answer(request.owner, key, named)
+        if earlier is not None:
+            return earlier, True
+        session = self._sessions.get(request.conv_id) if request.conv_id else None
+        if session is not None and session.owner != request.owner and not request.sees_all:
+            raise ConversationNotFound("there is no such conversation")
+        profile = None if request.profile is None else self._profiles.get(request.profile)
+        base = profile or (
+            session.profile if session is not None else self._profiles.get(request.new_profile)
+        )
+        runtime, step_mode = None, None
+        if request.overrides:
+            runtime, step_mode = overridden(base, request.overrides)
+        if session is None:
+            session = self._create(
+                request.conv_id or str(uuid4()), owner=request.owner, profile=base.slug
+            )
+        prompt = Prompt(text=request.prompt, key=key, profile=profile, runtime=runtime)
+        answer = session.take(prompt, request.policy)
+        if step_mode is not None:
+            session.set_step_mode(step_mode, by="system")
+        self._keys.remember(request.owner, key, named, answer)
+        return answer, False
+
+    async def cancel(
+        self, conv_id: str, *, inference_id: str | None = None, queue: bool = False
+    ) -> str:
+        session = self._session(conv_id)
+        if queue:
+            session.clear_queue()
+        return await session.cancel(inference_id)
+
+    async def remove_queued(self, conv_id: str, key: str) -> None:
+        self._session(conv_id).remove(key)
+
+    async def set_step_mode(self, conv_id: str, enabled: bool, *, by: str) -> None:
+        session = await self._load(conv_id)
+        if session is None:
+            raise ConversationNotFound("there is no such conversation")
+        session.set_step_mode(enabled, by=by)
+
+    async def pause_permissions(self, conv_id: str, pause_id: str) -> frozenset[str]:
+        for pause in self._session(conv_id).steps.open:
+            if pause.pause_id == pause_id:
+                return pause.request.permissions
+        return frozenset()
+
+    async def decide(
+        self,
+        conv_id: str,
+        pause_id: str,
+        decision: PersonDecision,
+        *,
+        by: str,
+        edits: Edits | None = None,
+        message: str = "",
+    ) -> Resolution:
+        session = self._sessions.get(conv_id)
+        if session is None:
+            raise UnknownPause("no pause waits in this conversation")
+        return session.steps.decide(pause_id, decision, by=by, edits=edits, message=message)
 
     async def transfer(self, old_owner: str, new_owner: str) -> tuple[str, ...]:
-        moved = tuple(s for s in self._sessions.values() if s.owner == old_owner)
+        moved = [session for session in self._sessions.values() if session.owner == old_owner]
         for session in moved:
             session.owner = new_owner
-        return tuple(session.id for session in moved)
+        stored = self._store.transfer(old_owner, new_owner)
+        self._keys.transfer(old_owner, new_owner)
+        return (*(session.id for session in moved), *stored)
+
+    def statistics(self) -> ManagerStatistics:
+        sessions = self._sessions.values()
+        return ManagerStatistics(
+            live=len(self._sessions),
+            stored=len(self._store),
+            running=sum(session.active is not None for session in sessions),
+            queued=sum(session.info().queue_depth for session in sessions),
+            paused=sum(bool(session.steps.open) for session in sessions),
+            idempotency_keys=len(self._keys),
+        )
+
+    async def evict_idle(self) -> tuple[str, ...]:
+        """Unloads what nobody uses and forgets what is too old; returns what it unloaded.
+
+        A session is unloaded in one step: a request finds it live before, or stored after.
+        """
+        idle_since = self._now_ms() - round(self._limits.evict_idle_seconds * 1000)
+        evicted = []
+        for session in tuple(self._sessions.values()):
+            info = session.info()
+            if (
+                not info.running
+                and not info.queue_depth
+                and info.last_activity_ms <= idle_since
+                and not self._streams.watched(session.id)
+            ):
+                del self._sessions[session.id]
+                self._store.put(session.stored())
+                evicted.append(session.id)
+        for conv_id in evicted:
+            await self._streams.unload(conv_id)
+        self._store.sweep()
+        return tuple(evicted)
 
     async def aclose(self, reason: str = "server restarting") -> None:
         """Takes no more prompts, ends every inference as cancelled, and waits for their ends."""
         self._closing = True
-        handles = [s.active for s in self._sessions.values() if s.active is not None]
-        for handle in handles:
-            handle.cancel(reason)
-        await asyncio.gather(*(handle.wait() for handle in handles), return_exceptions=True)
+        if self._evictor is not None:
+            self._evictor.cancel()
+            await asyncio.wait({self._evictor})
+        running = []
+        for session in self._sessions.values():
+            session.closing = True
+            session.clear_queue()
+            if session.active is not None:
+                session.active.cancel(reason)
+                running.append(session.active.wait())
+        await asyncio.gather(*running, return_exceptions=True)
         if isinstance(self._builder, Closing):
             await self._builder.aclose()
+
+    async def _load(self, conv_id: str) -> Session | None:
+        """The live session, made so again if it was unloaded or the app has kept it."""
+        if conv_id not in self._sessions and self._store.get(conv_id) is None:
+            loaded = await self._turn_store.load(conv_id)
+            if loaded is not None and conv_id not in self._sessions:
+                self._store.put(loaded)
+        session = self._sessions.get(conv_id)
+        if session is None and (stored := self._store.take(conv_id)) is not None:
+            session = self._create(conv_id, owner=stored.owner, profile=stored.profile)
+            session.restore(stored)
+        return session
+
+    def _create(self, conv_id: str, *, owner: str, profile: str) -> Session:
+        self._refuse_when_closing()
+        if len(self._sessions) >= self._limits.live_sessions:
+            raise Draining("the server has as many conversations as it can hold; try again later")
+        session = self._sessions[conv_id] = Session(
+            conv_id,
+            owner=owner,
+            profile=self._profiles.get_or_default(profile),
+            builder=self._builder,
+            sink=self._streams.sink(conv_id),
+            now_ms=self._now_ms,
+            queue_limit=self._limits.queue,
+            persister=self._turn_persister,
+        )
+        if self._evictor is None:
+            self._evictor = asyncio.create_task(self._evict_for_ever(), name="session-evictor")
+        return session
+
+    async def _evict_for_ever(self) -> None:
+        while True:
+            await asyncio.sleep(self._limits.evict_every_seconds)
+            await self.evict_idle()
 
     def _refuse_when_closing(self) -> None:
         if self._closing:
@@ -101,3 +312,17 @@ class SessionManager:
             return self._sessions[conv_id]
         except KeyError:
             raise ConversationNotFound("there is no such conversation") from None
+
+
+def _info(stored: StoredConversation) -> SessionInfo:
+    return SessionInfo(
+        conv_id=stored.conv_id,
+        owner=stored.owner,
+        title=stored.title,
+        profile=stored.profile,
+        running=False,
+        queue_depth=0,
+        step_mode=False,
+        created_ms=stored.created_ms,
+        last_activity_ms=stored.last_activity_ms,
+    )

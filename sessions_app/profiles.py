@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Annotated, Literal
 
 import msgspec
 
-from .inference.errors import ProfileNotFound, unknown
+from .inference.errors import BadOverride, OverridesNotAllowed, ProfileNotFound, unknown
+from .inference.middleware.registry import MiddlewareSpec
+from .inference.tools import ToolChoice
 from .values import ProfileInfo
 
 
@@ -18,11 +21,50 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     title: str = ""
     model: str = ""
     system_prompt: str = ""
+    middlewares: tuple[MiddlewareSpec, ...] = ()
+    tools: tuple[str, ...] = ()
+    tool_choice: ToolChoice = "auto"
+    max_iterations: Annotated[int, msgspec.Meta(ge=1, le=100)] = 5
+    step_mode: bool = False
+    approval: Literal["declared", "always"] = "declared"
+    allow_overrides: bool = False
 
     @property
     def fingerprint(self) -> str:
         """Names exactly this runtime: equal for equal profiles, in every process. No secret."""
         return hashlib.sha256(msgspec.json.encode(self, order="sorted")).hexdigest()[:16]
+
+
+class Overrides(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a prompt may change of a profile that allows it. None leaves it."""
+
+    system_prompt: str | None = None
+    middlewares: tuple[MiddlewareSpec, ...] | None = None
+    tools: tuple[str, ...] | None = None
+    step_mode: bool | None = None
+
+
+def overridden(profile: Profile, given: Mapping[str, object]) -> tuple[Profile, bool | None]:
+    """The profile with the overrides in it, and the step mode they ask for.
+
+    Raises OverridesNotAllowed, and BadOverride with what was got and expected. Tools can only be
+    taken away: the profile's are its allow list.
+    """
+    if not profile.allow_overrides:
+        raise OverridesNotAllowed(f"profile {profile.slug!r} takes no overrides; leave them out")
+    try:
+        overrides = msgspec.convert(dict(given), Overrides)
+    except msgspec.ValidationError as error:
+        raise BadOverride(f"overrides: {error}") from None
+    for name in overrides.tools or ():
+        if name not in profile.tools:
+            raise BadOverride(unknown("tool", name[:80], profile.tools))
+    changes = {
+        name: value
+        for name in ("system_prompt", "middlewares", "tools")
+        if (value := getattr(overrides, name)) is not None
+    }
+    return msgspec.structs.replace(profile, **changes), overrides.step_mode
 
 
 class Profiles:
@@ -44,6 +86,10 @@ class Profiles:
         except KeyError:
             raise ProfileNotFound(unknown("profile", slug[:80], self._by_slug)) from None
 
+    def get_or_default(self, slug: str) -> Profile:
+        """The profile a stored conversation had, or the default if that is no longer configured."""
+        return self._by_slug.get(slug, self.default)
+
     def infos(self) -> tuple[ProfileInfo, ...]:
         return tuple(
             ProfileInfo(
@@ -51,7 +97,7 @@ class Profiles:
                 title=profile.title or profile.slug,
                 default_prompt=profile.system_prompt,
                 model=profile.model,
-                tools=(),
+                tools=profile.tools,
                 default=profile is self.default,
             )
             for profile in self

@@ -2,24 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Protocol
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Protocol, TypeAlias
 from uuid import uuid4
 
 from .execution import ExecutionHandle
-from .inference.errors import NoActiveInference, RunInProgress
+from .inference.errors import InferenceFailed, NoActiveInference, RunInProgress
 from .inference.events import EventSink, InferenceStarted, Origin, PromptTaken, SessionUpdated
 from .inference.runner import Cancellation, InferenceRunner
+from .inference.steps import StepController
 from .inference.turns import Turn, TurnMetadata, User
 from .profiles import Profile
-from .values import SessionInfo
+from .queue import Prompt, PromptQueue
+from .store import StoredConversation
+from .values import Policy, Queued, SessionInfo, Started
+
+logger = logging.getLogger(__name__)
 
 TITLE_CHARS = 80
 
 
+TurnPersister: TypeAlias = Callable[["Session", Turn], Awaitable[None]]
+"""Called with the final turn of each inference, before the next one starts. May not raise."""
+
+
+async def unpersisted(session: Session, turn: Turn) -> None:
+    """The TurnPersister that keeps nothing."""
+
+
 class EngineBuilder(Protocol):
     def build(self, session: Session) -> InferenceRunner:
-        """The runner for the session's current profile. Called before an inference, never in one.
+        """The runner for `session.runtime`. Called before an inference, never in one.
 
         Raises ConfigurationError when the profile cannot be built.
         """
@@ -40,12 +54,20 @@ class Session:
         builder: EngineBuilder,
         sink: EventSink,
         now_ms: Callable[[], int],
+        queue_limit: int = 16,
+        persister: TurnPersister = unpersisted,
     ) -> None:
         self.id = id
         self.owner = owner
         self.profile = profile
+        self.runtime = profile
         self.turns: tuple[Turn, ...] = ()
         self.active: ExecutionHandle | None = None
+        self.steps = StepController(now_ms=now_ms)
+        self.steps.set_enabled(profile.step_mode, by="system")
+        self.closing = False
+        self._queue = PromptQueue(queue_limit)
+        self._persister = persister
         self._builder = builder
         self._runner: InferenceRunner | None = None
         self._runner_fingerprint = ""
@@ -54,26 +76,50 @@ class Session:
         self._created_ms = self._last_activity_ms = now_ms()
         self._title = ""
 
-    def submit(self, prompt: str, *, key: str, profile: Profile | None = None) -> ExecutionHandle:
-        """Takes the prompt up and starts its inference, in one step. Raises RunInProgress.
+    def take(self, prompt: Prompt, policy: Policy = "queue") -> Started | Queued:
+        """Starts the prompt, or has it wait; one step. Raises RunInProgress, QueueFull.
 
-        `profile` other than the session's becomes the session's from this inference on.
+        A prompt that `interrupt`s cancels the active inference and is the next to run.
         """
-        if self.active is not None:
+        if self.active is None:
+            handle = self.start(prompt)
+            return Started(
+                conv_id=self.id,
+                inference_id=handle.inference_id,
+                turn_id=handle.turn_id,
+                idempotency_key=prompt.key,
+            )
+        if policy == "reject":
             raise RunInProgress(
                 "An answer is still being written in this conversation; wait for it, or stop it."
             )
-        runner = self._runner_for(profile or self.profile)
-        self._title = self._title or _title(prompt)
+        position = self._queue.put(prompt, first=policy == "interrupt")
+        self._title = self._title or _title(prompt.text)
+        self._sink.publish(self._queue.as_event())
+        if policy == "interrupt":
+            self.active.cancel()
+        return Queued(
+            conv_id=self.id,
+            idempotency_key=prompt.key,
+            position=position,
+            depth=len(self._queue),
+        )
+
+    def start(self, prompt: Prompt) -> ExecutionHandle:
+        """Takes the prompt up now and starts its inference. Raises RunInProgress."""
+        if self.active is not None:
+            raise RunInProgress("an inference is running in this conversation")
+        runner = self._runner_for(prompt)
+        self._title = self._title or _title(prompt.text)
         inference_id = str(uuid4())
-        turn = self._next_turn(prompt, inference_id)
+        turn = self._next_turn(prompt.text, inference_id)
         origin = Origin(inference_id=inference_id, turn_id=turn.id)
         self._sink.publish(
             PromptTaken(
                 message_id=turn.blocks[-1].id,
-                content=prompt,
+                content=prompt.text,
                 turn_id=turn.id,
-                idempotency_key=key,
+                idempotency_key=prompt.key,
             ),
             origin,
         )
@@ -83,11 +129,26 @@ class Session:
                 turn_id=turn.id,
                 profile=self.profile.slug,
                 model=runner.model,
-                idempotency_key=key,
+                idempotency_key=prompt.key,
             ),
             origin,
         )
         return self._start(runner, turn)
+
+    def remove(self, key: str) -> None:
+        """Takes a waiting prompt out of the queue. Raises NotQueued."""
+        self._queue.remove(key)
+        self._sink.publish(self._queue.as_event())
+
+    def clear_queue(self) -> None:
+        """Forgets all prompts that wait."""
+        if self._queue.clear():
+            self._sink.publish(self._queue.as_event())
+
+    def set_step_mode(self, enabled: bool, *, by: str) -> None:
+        """Switches step mode; on, it takes effect at the next pause point."""
+        if self.steps.set_enabled(enabled, by=by):
+            self._sink.publish(self._updated())
 
     async def cancel(self, inference_id: str | None = None) -> str:
         """Ends the active inference and returns its id at once; it will end as cancelled.
@@ -110,10 +171,31 @@ class Session:
             title=self._title,
             profile=self.profile.slug,
             running=self.active is not None,
-            queue_depth=0,
+            queue_depth=len(self._queue),
+            step_mode=self.steps.enabled,
             created_ms=self._created_ms,
             last_activity_ms=self._last_activity_ms,
         )
+
+    def stored(self) -> StoredConversation:
+        """What the session can be made of again."""
+        return StoredConversation(
+            conv_id=self.id,
+            owner=self.owner,
+            profile=self.profile.slug,
+            title=self._title,
+            created_ms=self._created_ms,
+            last_activity_ms=self._last_activity_ms,
+            turns=self.turns,
+        )
+
+    def restore(self, stored: StoredConversation) -> None:
+        """Goes on from a stored conversation. Only before the first prompt."""
+        assert not self.turns and self.active is None
+        self.turns = stored.turns
+        self._title = stored.title
+        self._created_ms = stored.created_ms
+        self._last_activity_ms = stored.last_activity_ms
 
     def touch(self) -> None:
         self._last_activity_ms = self._now_ms()
@@ -122,31 +204,38 @@ class Session:
         """Returns when all the session has published is in the log."""
         await self._sink.flush()
 
-    def _runner_for(self, profile: Profile) -> InferenceRunner:
-        """The runner for `profile`, rebuilt when its fingerprint is not the last one's."""
-        previous = self.profile
-        self.profile = profile
-        if self._runner is None or self._runner_fingerprint != profile.fingerprint:
+    def _runner_for(self, prompt: Prompt) -> InferenceRunner:
+        """The runner for the prompt's runtime, rebuilt when that is not the last one's.
+
+        Whatever the builder raises leaves the session as it was.
+        """
+        before = (self.profile, self.runtime)
+        self.profile = prompt.profile or self.profile
+        self.runtime = prompt.runtime or self.profile
+        if self._runner is None or self._runner_fingerprint != self.runtime.fingerprint:
             try:
                 self._runner = self._builder.build(self)
             except BaseException:
-                self.profile = previous
+                self.profile, self.runtime = before
                 raise
-            self._runner_fingerprint = profile.fingerprint
-        if previous is not profile:
-            self._sink.publish(
-                SessionUpdated(
-                    profile=profile.slug, fingerprint=profile.fingerprint, step_mode=False
-                )
-            )
+            self._runner_fingerprint = self.runtime.fingerprint
+        if before[1].fingerprint != self.runtime.fingerprint:
+            self._sink.publish(self._updated())
         return self._runner
+
+    def _updated(self) -> SessionUpdated:
+        return SessionUpdated(
+            profile=self.profile.slug,
+            fingerprint=self.runtime.fingerprint,
+            step_mode=self.steps.enabled,
+        )
 
     def _next_turn(self, prompt: str, inference_id: str) -> Turn:
         latest = self.turns[-1] if self.turns else Turn()
         metadata = TurnMetadata(
             session_id=self.id,
             inference_id=inference_id,
-            fingerprint=self.profile.fingerprint,
+            fingerprint=self.runtime.fingerprint,
         )
         return latest.derive(User(text=prompt), metadata=metadata)
 
@@ -159,12 +248,17 @@ class Session:
             nonlocal begun
             begun = True
             try:
-                final = await runner.run(turn, sink=self._sink, cancellation=cancellation)
+                final = await runner.run(
+                    turn, sink=self._sink, cancellation=cancellation, owner=self.owner
+                )
                 self.turns += (final,)
+                await self._persist(final)
                 return final
             finally:
+                # The slot and the next prompt in one step: nobody can jump the queue.
                 self.active = None
                 self.touch()
+                self._take_next()
 
         def ended() -> None:
             # Torn down before its first step: nobody else can write its end.
@@ -177,6 +271,41 @@ class Session:
             execute, ended=ended, inference_id=turn.metadata.inference_id, turn_id=turn.id
         )
         return self.active
+
+    def _take_next(self) -> None:
+        """Starts the next prompt that waits, unless the session is closing."""
+        if self.closing or (prompt := self._queue.take()) is None:
+            return
+        self._sink.publish(self._queue.as_event())
+        try:
+            self.start(prompt)
+        except Exception as error:
+            logger.exception("a queued prompt of %s could not be started", self.id)
+            self._start_failing(prompt, error)
+
+    def _start_failing(self, prompt: Prompt, error: Exception) -> None:
+        """Ends a prompt whose runtime cannot be built as any other: taken up, failed, next."""
+        self._runner = InferenceRunner(_Broken(self.runtime.model, error))
+        self._runner_fingerprint = self.runtime.fingerprint
+        self.start(Prompt(text=prompt.text, key=prompt.key))
+        self._runner = None
+
+    async def _persist(self, turn: Turn) -> None:
+        try:
+            await self._persister(self, turn)
+        except Exception:
+            logger.exception("the turn of %s could not be persisted", self.id)
+
+
+class _Broken:
+    """The engine of a runtime that cannot be built: it fails and says why."""
+
+    def __init__(self, model: str, error: Exception) -> None:
+        self.model = model
+        self._error = error
+
+    async def infer(self, turn: Turn) -> Turn:
+        raise InferenceFailed(f"This prompt's profile cannot be used: {self._error}")
 
 
 def _title(prompt: str) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal, TypeAlias
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,8 +29,42 @@ class SessionInfo:
     profile: str
     running: bool
     queue_depth: int
+    step_mode: bool
     created_ms: int
     last_activity_ms: int
+
+
+Policy: TypeAlias = Literal["queue", "reject", "interrupt"]
+"""What to do with a prompt while an inference is active."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PromptRequest:
+    """A prompt as a client gave it. `owner` asks; `sees_all` lets staff into any conversation.
+
+    `conv_id` None: a new conversation. `profile` is what the request itself names; a conversation
+    made for it gets that, or `new_profile`. `overrides` is the JSON given, unchecked.
+    """
+
+    owner: str
+    prompt: str
+    sees_all: bool = False
+    conv_id: str | None = None
+    profile: str | None = None
+    new_profile: str | None = None
+    overrides: Mapping[str, object] | None = None
+    policy: Policy = "queue"
+    idempotency_key: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Queued:
+    """A prompt waits: `position` from 1, of `depth` prompts."""
+
+    conv_id: str
+    idempotency_key: str
+    position: int
+    depth: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,3 +75,6 @@ class Started:
     inference_id: str
     turn_id: str
     idempotency_key: str
+
+
+Submitted: TypeAlias = Started | Queued

@@ -23,8 +23,7 @@ from chat.conf import chat_settings
 from chat.hub import Hub
 from chat.routing import websocket_application
 from chat.streams import Streams
-from sessions_app.builder import ProfileEngineBuilder
-from sessions_app.conf import session_settings
+from sessions_app.conf import session_builder, session_settings
 from sessions_app.manager import SessionManager
 from sessions_app.profiles import Profiles
 
@@ -36,14 +35,17 @@ def build_hub() -> Hub:
     chat, sessions = chat_settings(), session_settings()
     streams = Streams(window=chat.window(), pace=chat.pace())
     profiles = Profiles(sessions.resolved_profiles())
-    builder = ProfileEngineBuilder(
-        sessions.credentials(),
-        inference_timeout=sessions.inference_timeout,
-        cancel_grace=sessions.cancel_grace,
-    )
+    builder = session_builder(sessions)
     for profile in profiles:
         builder.prepare(profile.model)
-    manager = SessionManager(profiles=profiles, builder=builder, sink_for=streams.sink)
+    manager = SessionManager(
+        profiles=profiles,
+        builder=builder,
+        streams=streams,
+        limits=sessions.limits(),
+        turn_store=sessions.load_turn_store(),
+        turn_persister=sessions.load_turn_persister(),
+    )
     return Hub(sessions=manager, streams=streams, settings=chat)
 
 

@@ -92,6 +92,7 @@ WEBCHAT = {
             "slug": "default",
             "title": "Assistant",
             "system_prompt": "You are a helpful assistant. Answer in Markdown, briefly and truly.",
+            "tools": ["calc", "current_time"],
         },
         {
             "slug": "agent",
@@ -100,6 +101,19 @@ WEBCHAT = {
                 "You are a careful agent. Think before you act, say what you are about to do, "
                 "and answer in Markdown."
             ),
+            "tools": ["calc", "current_time", "my_account", "demo_send_note"],
+            "middlewares": [
+                {
+                    "name": "agent-mode",
+                    "config": {
+                        "modes": {
+                            "plan": "Plan: say what should be done, and do nothing yet.",
+                            "act": "Act: do what was agreed, step by step.",
+                        },
+                        "default": "plan",
+                    },
+                }
+            ],
         },
     ],
 }

@@ -89,7 +89,7 @@ def test_a_slug_twice_is_an_error(settings):
         ("anthropic:claude", "ANTHROPIC_API_KEY is not set", "Set ANTHROPIC_API_KEY."),
         ("google:gemini", "GEMINI_API_KEY is not set", "Set GEMINI_API_KEY."),
         ("demo:x", "takes no name", "demo"),
-        ("local:x", "not in this version", "OPENAI_BASE_URL"),
+        ("local:x", "unknown local model", "OPENAI_BASE_URL"),
         ("", "unknown model scheme", "demo"),
     ],
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 
@@ -19,7 +20,7 @@ from sessions_app.manager import SessionManager
 from sessions_app.profiles import Profile, Profiles
 from sessions_app.session import Session
 from sessions_app.testing import FLUSHED, Gate, IgnoreCancel, RecordingSink, ScriptedEngine, Step
-from sessions_app.values import Started
+from sessions_app.values import PromptRequest, Started, Submitted
 
 pytestmark = pytest.mark.virtual
 
@@ -34,8 +35,11 @@ class Bench:
         self.engine = ScriptedEngine(*steps)
         self.sinks: dict[str, RecordingSink] = {}
         self.now = 1_000
+        self.watching: set[str] = set()
+        self.unloaded: list[str] = []
+        self.forgotten: list[str] = []
         self.manager = SessionManager(
-            profiles=PROFILES, builder=self, sink_for=self.sink, now_ms=lambda: self.now
+            profiles=PROFILES, builder=self, streams=self, now_ms=lambda: self.now
         )
 
     def build(self, session: Session) -> InferenceRunner:
@@ -44,11 +48,33 @@ class Bench:
     def sink(self, conv_id: str) -> RecordingSink:
         return self.sinks.setdefault(conv_id, RecordingSink())
 
+    def watched(self, conv_id: str) -> bool:
+        return conv_id in self.watching
+
+    def size(self, conv_id: str) -> int:
+        return 0
+
+    async def unload(self, conv_id: str) -> None:
+        self.unloaded.append(conv_id)
+
+    def forget(self, conv_id: str) -> None:
+        self.forgotten.append(conv_id)
+
     async def open(self, conv_id: str = "conv", owner: str = ANNA) -> None:
         await self.manager.open(conv_id, owner=owner, profile=None)
 
+    async def ask(
+        self, prompt: str = "hi", conv_id: str | None = "conv", **fields: Any
+    ) -> tuple[Submitted, bool]:
+        request = PromptRequest(prompt=prompt, conv_id=conv_id, **{"owner": ANNA, **fields})
+        return await self.manager.submit(request)
+
     async def submit(self, conv_id: str = "conv", profile: str | None = None) -> Started:
-        return await self.manager.submit(conv_id, prompt="hi", profile=profile, idempotency_key="k")
+        """Started at once, or refused."""
+        answer, replayed = await self.ask(conv_id=conv_id, profile=profile, policy="reject")
+        assert isinstance(answer, Started)
+        assert not replayed
+        return answer
 
     async def running(self, conv_id: str = "conv") -> bool:
         info = await self.manager.find(conv_id)
@@ -98,14 +124,32 @@ async def test_submit_returns_once_the_start_is_in_the_log():
         "PromptTaken", "InferenceStarted"
     ]  # fmt: skip
     assert started.conv_id == "conv"
-    assert started.idempotency_key == "k"
+    assert started.idempotency_key
     assert await bench.running()
     gate.open()
 
 
-async def test_submit_to_an_absent_conversation_is_refused():
+async def test_submit_makes_an_absent_conversation_for_whoever_asks():
+    bench = Bench()
+    await bench.submit("absent")
+    info = await bench.manager.find("absent")
+    assert info is not None
+    assert info.owner == ANNA
+
+
+async def test_submit_to_somebody_elses_conversation_is_refused_as_if_it_were_absent():
+    bench = Bench()
+    await bench.open("conv", owner=BERT)
     with pytest.raises(ConversationNotFound):
-        await Bench().submit("absent")
+        await bench.submit("conv")
+    assert bench.sinks["conv"].record == []
+
+
+async def test_who_sees_all_may_ask_in_any_conversation():
+    bench = Bench()
+    await bench.open("conv", owner=BERT)
+    answer, _ = await bench.ask(sees_all=True)
+    assert isinstance(answer, Started)
 
 
 async def test_submit_with_an_unknown_profile_changes_nothing():

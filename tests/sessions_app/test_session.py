@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sessions_app import queue
 from sessions_app.inference.errors import ConfigurationError, NoActiveInference, RunInProgress
 from sessions_app.inference.events import (
     InferenceFinished,
@@ -79,7 +80,7 @@ class Bench:
         )
 
     async def ask(self, prompt: str = "hi", profile: Profile | None = None) -> None:
-        await self.session.submit(prompt, key="k", profile=profile).wait()
+        await self.session.start(queue.Prompt(text=prompt, key="k", profile=profile)).wait()
 
     @property
     def kinds(self) -> list[str]:
@@ -91,7 +92,7 @@ class Bench:
 
 async def test_a_prompt_is_announced_then_its_inference_started_then_ended():
     bench = Bench(TextDelta("hello"), ModelCallFinished())
-    handle = bench.session.submit("hi", key="key-1")
+    handle = bench.session.start(queue.Prompt(text="hi", key="key-1"))
     taken, started = bench.sink.events
     assert isinstance(taken, PromptTaken)
     assert (taken.content, taken.idempotency_key, taken.turn_id) == ("hi", "key-1", handle.turn_id)
@@ -105,7 +106,7 @@ async def test_a_prompt_is_announced_then_its_inference_started_then_ended():
 
 async def test_every_event_of_an_inference_names_its_inference_and_turn():
     bench = Bench(TextDelta("hello"))
-    handle = bench.session.submit("hi", key="k")
+    handle = bench.session.start(queue.Prompt(text="hi", key="k"))
     await handle.wait()
     origins = {entry[1] for entry in bench.sink.record if isinstance(entry, tuple)}
     assert [(o.inference_id, o.turn_id) for o in origins if o] == [
@@ -117,11 +118,11 @@ async def test_every_event_of_an_inference_names_its_inference_and_turn():
 async def test_a_second_prompt_is_refused_while_one_runs_and_nothing_is_published():
     gate = Gate("middle")
     bench = Bench(gate)
-    handle = bench.session.submit("hi", key="k")
+    handle = bench.session.start(queue.Prompt(text="hi", key="k"))
     await gate.reached()
     published = list(bench.sink.record)
     with pytest.raises(RunInProgress):
-        bench.session.submit("and this", key="k2", profile=CODE)
+        bench.session.start(queue.Prompt(text="and this", key="k2", profile=CODE))
     assert bench.sink.record == published
     assert bench.session.profile is CHAT
     gate.open()
@@ -131,9 +132,9 @@ async def test_a_second_prompt_is_refused_while_one_runs_and_nothing_is_publishe
 
 async def test_a_prompt_at_the_same_moment_is_refused_before_the_first_has_taken_a_step():
     bench = Bench()
-    first = bench.session.submit("hi", key="k")
+    first = bench.session.start(queue.Prompt(text="hi", key="k"))
     with pytest.raises(RunInProgress):
-        bench.session.submit("hi", key="k2")
+        bench.session.start(queue.Prompt(text="hi", key="k2"))
     await first.wait()
 
 
@@ -166,7 +167,7 @@ async def test_the_slot_is_free_even_after_an_engine_that_returns_no_turn():
 
     bench = Bench()
     bench.builder.engine = Forgetful()
-    handle = bench.session.submit("hi", key="k")
+    handle = bench.session.start(queue.Prompt(text="hi", key="k"))
     await handle.wait()
     assert bench.session.active is None
     assert bench.session.turns[-1].metadata.outcome == "failed"
@@ -175,12 +176,12 @@ async def test_the_slot_is_free_even_after_an_engine_that_returns_no_turn():
 async def test_the_slot_is_free_only_once_the_end_is_in_the_log():
     writing = Gate("flush")
     bench = Bench(TextDelta("x"), sink=RecordingSink(flush_gate=writing))
-    handle = bench.session.submit("hi", key="k")
+    handle = bench.session.start(queue.Prompt(text="hi", key="k"))
     await writing.reached()
     assert isinstance(bench.sink.events[-1], InferenceFinished)
     assert bench.session.info().running
     with pytest.raises(RunInProgress):
-        bench.session.submit("now?", key="k2")
+        bench.session.start(queue.Prompt(text="now?", key="k2"))
     writing.open()
     await handle.wait()
     assert bench.sink.record[-1] is FLUSHED
@@ -189,15 +190,15 @@ async def test_the_slot_is_free_only_once_the_end_is_in_the_log():
 
 async def test_whoever_waited_for_the_end_may_ask_again_at_once():
     bench = Bench(TextDelta("x"))
-    await bench.session.submit("hi", key="k").wait()
-    await bench.session.submit("again", key="k2").wait()
+    await bench.session.start(queue.Prompt(text="hi", key="k")).wait()
+    await bench.session.start(queue.Prompt(text="again", key="k2")).wait()
     assert len(bench.session.turns) == 2
 
 
 async def test_a_shutdown_frees_the_slot_and_logs_the_end():
     gate = Gate("middle")
     bench = Bench(gate)
-    bench.session.submit("hi", key="k")
+    bench.session.start(queue.Prompt(text="hi", key="k"))
     await gate.reached()
     [task] = [task for task in asyncio.all_tasks() if task.get_name().startswith("inference:")]
     task.cancel()
@@ -210,7 +211,7 @@ async def test_a_shutdown_frees_the_slot_and_logs_the_end():
 
 async def test_a_shutdown_before_the_first_step_frees_the_slot_and_logs_the_end_too():
     bench = Bench(TextDelta("x"))
-    bench.session.submit("hi", key="k")
+    bench.session.start(queue.Prompt(text="hi", key="k"))
     [task] = [task for task in asyncio.all_tasks() if task.get_name().startswith("inference:")]
     task.cancel()
     await asyncio.wait({task})
@@ -224,7 +225,7 @@ async def test_a_shutdown_before_the_first_step_frees_the_slot_and_logs_the_end_
 async def test_cancel_answers_with_the_id_of_the_inference_that_it_ends():
     gate = Gate("middle")
     bench = Bench(TextDelta("Hel"), gate)
-    handle = bench.session.submit("hi", key="k")
+    handle = bench.session.start(queue.Prompt(text="hi", key="k"))
     await gate.reached()
     assert await bench.session.cancel() == handle.inference_id
     assert await bench.session.cancel(handle.inference_id) == handle.inference_id
@@ -243,7 +244,7 @@ async def test_cancel_without_an_inference_is_refused():
 async def test_cancel_of_another_inference_is_refused_and_ends_nothing():
     gate = Gate("middle")
     bench = Bench(gate)
-    handle = bench.session.submit("hi", key="k")
+    handle = bench.session.start(queue.Prompt(text="hi", key="k"))
     await gate.reached()
     with pytest.raises(NoActiveInference):
         await bench.session.cancel("another")
@@ -255,7 +256,7 @@ async def test_cancel_of_another_inference_is_refused_and_ends_nothing():
 async def test_cancel_while_the_end_is_written_waits_for_it_and_is_refused():
     writing = Gate("flush")
     bench = Bench(TextDelta("x"), sink=RecordingSink(flush_gate=writing))
-    bench.session.submit("hi", key="k")
+    bench.session.start(queue.Prompt(text="hi", key="k"))
     await writing.reached()
     cancelling = asyncio.create_task(bench.session.cancel())
     done, _ = await asyncio.wait({cancelling}, timeout=100)
@@ -269,7 +270,7 @@ async def test_cancel_while_the_end_is_written_waits_for_it_and_is_refused():
 async def test_a_cancelled_prompt_and_its_partial_answer_stay_in_the_history():
     gate = Gate("middle")
     bench = Bench(TextDelta("Hel"), gate)
-    handle = bench.session.submit("hi", key="k")
+    handle = bench.session.start(queue.Prompt(text="hi", key="k"))
     await gate.reached()
     await bench.session.cancel()
     await handle.wait()
@@ -330,7 +331,7 @@ async def test_a_profile_that_cannot_be_built_changes_nothing():
     before = list(bench.sink.record)
     bench.builder.error = ConfigurationError("no key", hint="set one")
     with pytest.raises(ConfigurationError):
-        bench.session.submit("more", key="k", profile=CODE)
+        bench.session.start(queue.Prompt(text="more", key="k", profile=CODE))
     assert bench.sink.record == before
     assert bench.session.profile is CHAT
     assert bench.session.active is None
@@ -342,7 +343,7 @@ async def test_a_session_whose_first_build_fails_is_usable_after_the_mend():
     bench = Bench(TextDelta("x"))
     bench.builder.error = ConfigurationError("no key", hint="set one")
     with pytest.raises(ConfigurationError):
-        bench.session.submit("hi", key="k")
+        bench.session.start(queue.Prompt(text="hi", key="k"))
     assert bench.session.info().title == ""
     bench.builder.error = None
     await bench.ask()
@@ -368,7 +369,7 @@ async def test_turns_are_only_appended_and_share_their_blocks():
 
 async def test_a_turn_says_whose_it_is_and_how_it_ended():
     bench = Bench(RuntimeError("no"))
-    handle = bench.session.submit("hi", key="k")
+    handle = bench.session.start(queue.Prompt(text="hi", key="k"))
     await handle.wait()
     metadata = bench.session.turns[-1].metadata
     assert (metadata.session_id, metadata.inference_id) == ("conv", handle.inference_id)
@@ -411,7 +412,7 @@ async def test_the_history_alternates_and_each_inference_ends_once_whatever_happ
     for words, cancel in asked:
         gate = Gate("middle")
         bench.engine.steps = tuple(scripted(words, gate))
-        handle = bench.session.submit("hi", key="k")
+        handle = bench.session.start(queue.Prompt(text="hi", key="k"))
         if cancel:
             handle.cancel()
         try:
@@ -461,7 +462,7 @@ async def test_activity_is_the_start_and_the_end_of_an_inference():
     bench = Bench(gate)
     assert bench.session.info().last_activity_ms == bench.session.info().created_ms == 1_000
     bench.now = 2_000
-    handle = bench.session.submit("hi", key="k")
+    handle = bench.session.start(queue.Prompt(text="hi", key="k"))
     assert bench.session.info().last_activity_ms == 2_000
     await gate.reached()
     bench.now = 3_000

@@ -11,6 +11,7 @@ import pytest_asyncio
 
 from chat.hub import Hub
 from sessions_app.inference.errors import Draining
+from sessions_app.values import PromptRequest
 from tests.hub import running_hub
 from webchat_project.lifecycle import Lifecycle
 
@@ -61,7 +62,7 @@ async def test_the_end_of_the_server_ends_every_inference_and_says_why(hub: Hub,
     conversations = ["a", "b", "c"]
     for conv_id in conversations:
         await hub.sessions.open(conv_id, owner="visitor:x", profile=None)
-        await hub.sessions.submit(conv_id, prompt=prompt, profile=None, idempotency_key="k")
+        await hub.sessions.submit(PromptRequest(owner="visitor:x", prompt=prompt, conv_id=conv_id))
     await server.say("shutdown")
 
     for conv_id in conversations:
@@ -71,7 +72,7 @@ async def test_the_end_of_the_server_ends_every_inference_and_says_why(hub: Hub,
         assert inference.props["status"] == "cancelled"
         assert inference.props["error"] == "server restarting"
     with pytest.raises(Draining, match="try again"):
-        await hub.sessions.submit("a", prompt="hello", profile=None, idempotency_key="k2")
+        await hub.sessions.submit(PromptRequest(owner="visitor:x", prompt="hello", conv_id="a"))
     await server.task
 
 

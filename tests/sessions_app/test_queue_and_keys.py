@@ -1,0 +1,428 @@
+"""Prompts that wait, keys that replay, and conversations that are put away and come back."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sessions_app.inference.errors import (
+    BadOverride,
+    ConversationNotFound,
+    KeyReused,
+    NotQueued,
+    OverridesNotAllowed,
+    QueueFull,
+    RunInProgress,
+)
+from sessions_app.inference.events import InferenceFinished, PromptTaken, QueueUpdated
+from sessions_app.inference.runner import InferenceRunner
+from sessions_app.inference.turns import User
+from sessions_app.manager import ManagerLimits, SessionManager
+from sessions_app.profiles import Profile, Profiles
+from sessions_app.session import Session
+from sessions_app.testing import Gate, RecordingSink, ScriptedEngine, Step
+from sessions_app.values import PromptRequest, Queued, Started, Submitted
+
+pytestmark = pytest.mark.virtual
+
+ANNA, BERT = "visitor:anna", "visitor:bert"
+PROFILES = Profiles(
+    [Profile(slug="chat"), Profile(slug="open", tools=("calc",), allow_overrides=True)]
+)
+
+
+class Bench:
+    """A manager, its builder and its streams, with the clock in our hands."""
+
+    def __init__(self, *steps: Step, **limits: float) -> None:
+        self.engine = ScriptedEngine(*steps)
+        self.sinks: dict[str, RecordingSink] = {}
+        self.now = 1_000_000
+        self.watching: set[str] = set()
+        self.unloaded: list[str] = []
+        self.forgotten: list[str] = []
+        self.unbuildable: set[str] = set()
+        self.manager = SessionManager(
+            profiles=PROFILES,
+            builder=self,
+            streams=self,
+            limits=ManagerLimits(**limits),  # type: ignore[arg-type] # counts are whole numbers
+            now_ms=lambda: self.now,
+        )
+
+    def build(self, session: Session) -> InferenceRunner:
+        if session.runtime.slug in self.unbuildable:
+            raise RuntimeError("this profile is broken")
+        return InferenceRunner(self.engine)
+
+    def sink(self, conv_id: str) -> RecordingSink:
+        return self.sinks.setdefault(conv_id, RecordingSink())
+
+    def watched(self, conv_id: str) -> bool:
+        return conv_id in self.watching
+
+    def size(self, conv_id: str) -> int:
+        return 100
+
+    async def unload(self, conv_id: str) -> None:
+        self.unloaded.append(conv_id)
+
+    def forget(self, conv_id: str) -> None:
+        self.forgotten.append(conv_id)
+
+    async def ask(self, prompt: str, key: str | None = None, **fields: object) -> Submitted:
+        return (await self.answer(prompt, key, **fields))[0]
+
+    async def answer(
+        self, prompt: str, key: str | None = None, **fields: object
+    ) -> tuple[Submitted, bool]:
+        asked: dict[str, object] = {"owner": ANNA, "conv_id": "conv", **fields}
+        request = PromptRequest(prompt=prompt, idempotency_key=key, **asked)  # type: ignore[arg-type]
+        return await self.manager.submit(request)
+
+    def taken(self) -> list[str]:
+        events = self.sinks["conv"].events
+        return [event.content for event in events if isinstance(event, PromptTaken)]
+
+    def ends(self) -> list[str]:
+        events = self.sinks["conv"].events
+        return [event.status for event in events if isinstance(event, InferenceFinished)]
+
+    def waiting(self) -> list[str]:
+        events = self.sinks["conv"].events
+        told = [event for event in events if isinstance(event, QueueUpdated)]
+        return [item.preview for item in told[-1].items] if told else []
+
+    async def idle(self) -> None:
+        while True:
+            info = await self.manager.find("conv")
+            if info is None or not (info.running or info.queue_depth):
+                return
+            await asyncio.sleep(1)
+
+
+# Queue
+
+
+async def test_prompts_wait_their_turn_and_run_in_order():
+    gate = Gate("busy")
+    bench = Bench(gate)
+    first = await bench.ask("one")
+    second, third = await bench.ask("two", "k2"), await bench.ask("three", "k3")
+    assert isinstance(first, Started)
+    assert isinstance(second, Queued)
+    assert isinstance(third, Queued)
+    assert (second.position, second.depth) == (1, 1)
+    assert (third.position, third.depth) == (2, 2)
+    assert bench.waiting() == ["two", "three"]
+    gate.open()
+    await bench.idle()
+    assert bench.taken() == ["one", "two", "three"]
+    assert bench.ends() == ["completed"] * 3
+    assert bench.waiting() == []
+
+
+async def test_a_prompt_that_must_not_wait_is_refused():
+    gate = Gate("busy")
+    bench = Bench(gate)
+    await bench.ask("one")
+    with pytest.raises(RunInProgress):
+        await bench.ask("two", policy="reject")
+    gate.open()
+    await bench.idle()
+    assert bench.taken() == ["one"]
+
+
+async def test_a_prompt_that_interrupts_ends_the_running_one_and_is_next():
+    gate = Gate("busy")
+    bench = Bench(gate)
+    await bench.ask("one")
+    await bench.ask("two")
+    gate.open()
+    urgent = await bench.ask("now", policy="interrupt")
+    assert isinstance(urgent, Queued)
+    assert urgent.position == 1
+    await bench.idle()
+    assert bench.taken() == ["one", "now", "two"]
+    assert bench.ends() == ["cancelled", "completed", "completed"]
+
+
+async def test_a_full_queue_refuses_and_loses_nothing():
+    gate = Gate("busy")
+    bench = Bench(gate, queue=2)
+    for prompt in ("one", "two", "three"):
+        await bench.ask(prompt)
+    with pytest.raises(QueueFull, match="wait"):
+        await bench.ask("four", "k4")
+    gate.open()
+    await bench.idle()
+    assert bench.taken() == ["one", "two", "three"]
+    assert isinstance(await bench.ask("four", "k4"), Started)
+
+
+async def test_a_waiting_prompt_can_be_removed_once():
+    gate = Gate("busy")
+    bench = Bench(gate)
+    await bench.ask("one")
+    await bench.ask("two", "k2")
+    await bench.ask("three", "k3")
+    await bench.manager.remove_queued("conv", "k2")
+    with pytest.raises(NotQueued):
+        await bench.manager.remove_queued("conv", "k2")
+    gate.open()
+    await bench.idle()
+    assert bench.taken() == ["one", "three"]
+
+
+async def test_cancel_lets_the_queue_go_on_and_may_empty_it():
+    bench = Bench(Gate("for ever"))
+    await bench.ask("one")
+    await bench.ask("two")
+    await bench.ask("three")
+    await bench.manager.cancel("conv")
+    await asyncio.sleep(10)
+    assert bench.taken() == ["one", "two"]
+    await bench.manager.cancel("conv", queue=True)
+    await bench.idle()
+    assert bench.taken() == ["one", "two"]
+    assert bench.waiting() == []
+
+
+async def test_a_queued_prompt_whose_profile_breaks_fails_and_the_next_one_runs():
+    gate = Gate("busy")
+    bench = Bench(gate)
+    await bench.ask("one")
+    await bench.ask("two", profile="open")
+    await bench.ask("three", profile="chat")
+    bench.unbuildable = {"open"}
+    gate.open()
+    await bench.idle()
+    assert bench.taken() == ["one", "two", "three"]
+    assert bench.ends() == ["completed", "failed", "completed"]
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(
+        st.sampled_from(["ask", "interrupt", "cancel", "remove", "empty", "wait"]), max_size=14
+    )
+)
+async def test_whatever_is_asked_in_whatever_order_nothing_runs_twice_or_is_lost(script: list[str]):
+    bench = Bench(Gate("for ever"), queue=3)
+    model: deque[str] = deque()
+    number = 0
+    await bench.ask("p0", "p0")
+    expected = ["p0"]
+    for action in script:
+        active = bool((info := await bench.manager.find("conv")) and info.running)
+        if action in ("ask", "interrupt"):
+            number += 1
+            name = f"p{number}"
+            policy = "queue" if action == "ask" else "interrupt"
+            try:
+                answer = await bench.ask(name, name, policy=policy)
+            except QueueFull:
+                assert len(model) == 3
+                continue
+            if isinstance(answer, Started):
+                expected.append(name)
+            elif action == "ask":
+                model.append(name)
+            else:
+                model.appendleft(name)
+        elif action == "remove" and model:
+            await bench.manager.remove_queued("conv", model.pop())
+        elif action == "empty" and active:
+            await bench.manager.cancel("conv", queue=True)
+            model.clear()
+        elif action == "cancel" and active:
+            await bench.manager.cancel("conv")
+        # Whoever was asked to end has ended, and the next one has been taken up.
+        for _ in range(3):
+            await asyncio.sleep(1)
+        taken = bench.taken()
+        while len(expected) < len(taken):
+            expected.append(model.popleft())
+        assert taken == expected
+    await bench.manager.aclose()
+    assert len(bench.ends()) == len(bench.taken())
+
+
+# Idempotency
+
+
+async def test_the_same_key_gets_the_first_answer_whatever_became_of_it():
+    bench = Bench()
+    first, replayed = await bench.answer("one", "key")
+    assert not replayed
+    await bench.idle()
+    assert await bench.answer("one", "key") == (first, True)
+    assert bench.taken() == ["one"]
+
+
+async def test_a_queued_answer_is_replayed_as_it_was():
+    gate = Gate("busy")
+    bench = Bench(gate)
+    await bench.ask("one")
+    queued = await bench.ask("two", "key")
+    gate.open()
+    await bench.idle()
+    assert await bench.answer("two", "key") == (queued, True)
+    assert bench.taken() == ["one", "two"]
+
+
+async def test_thirty_equal_requests_at_once_start_one_inference():
+    bench = Bench(Gate("busy"))
+    answers = await asyncio.gather(*(bench.answer("one", "key") for _ in range(30)))
+    assert len({answer for answer, _ in answers}) == 1
+    assert sum(not replayed for _, replayed in answers) == 1
+    assert bench.taken() == ["one"]
+
+
+async def test_a_key_for_a_new_conversation_makes_one_conversation():
+    bench = Bench()
+    first = await bench.ask("one", "key", conv_id=None)
+    again = await bench.ask("one", "key", conv_id=None)
+    assert first.conv_id == again.conv_id
+
+
+@pytest.mark.parametrize(
+    "other", [{"prompt": "two"}, {"conv_id": "other"}, {"profile": "open"}, {"conv_id": None}]
+)
+async def test_the_same_key_for_another_request_is_refused(other: dict[str, str]):
+    bench = Bench()
+    await bench.ask("one", "key")
+    with pytest.raises(KeyReused):
+        await bench.ask(**{"prompt": "one", "key": "key", **other})
+
+
+async def test_a_key_belongs_to_its_owner():
+    bench = Bench()
+    await bench.ask("one", "key")
+    _, replayed = await bench.answer("one", "key", owner=BERT, conv_id="berts")
+    assert not replayed
+
+
+async def test_a_refused_request_does_not_use_its_key_up():
+    gate = Gate("busy")
+    bench = Bench(gate)
+    await bench.ask("one")
+    with pytest.raises(RunInProgress):
+        await bench.ask("two", "key", policy="reject")
+    gate.open()
+    await bench.idle()
+    assert isinstance(await bench.ask("two", "key"), Started)
+
+
+async def test_a_key_is_forgotten_after_its_time():
+    bench = Bench(idempotency_seconds=60)
+    await bench.ask("one", "key")
+    await bench.idle()
+    bench.now += 61_000
+    _, replayed = await bench.answer("one", "key")
+    assert not replayed
+
+
+# Overrides
+
+
+async def test_overrides_are_for_profiles_that_allow_them():
+    bench = Bench()
+    with pytest.raises(OverridesNotAllowed):
+        await bench.ask("one", overrides={"system_prompt": "x"})
+    assert await bench.manager.find("conv") is None
+
+
+@pytest.mark.parametrize(
+    "overrides", [{"sytem_prompt": "x"}, {"tools": ["rm"]}, {"system_prompt": 3}]
+)
+async def test_a_wrong_override_says_what_is_wrong_and_starts_nothing(
+    overrides: dict[str, object],
+):
+    bench = Bench()
+    with pytest.raises(BadOverride):
+        await bench.ask("one", profile="open", overrides=overrides)
+    assert await bench.manager.find("conv") is None
+
+
+# Putting away and coming back
+
+
+async def test_an_idle_session_is_unloaded_and_its_history_comes_back_whole():
+    bench = Bench(evict_idle_seconds=300)
+    await bench.ask("one")
+    await bench.idle()
+    bench.now += 301_000
+    assert await bench.manager.evict_idle() == ("conv",)
+    assert bench.unloaded == ["conv"]
+    [info] = await bench.manager.owned_by(ANNA)
+    assert (info.title, info.running) == ("one", False)
+    await bench.ask("two")
+    await bench.idle()
+    asked = [block.text for block in bench.engine.turns[-1].blocks if isinstance(block, User)]
+    assert asked == ["one", "two"]
+
+
+@pytest.mark.parametrize("reason", ["watched", "running", "queued", "recent"])
+async def test_a_session_in_use_is_not_unloaded(reason: str):
+    bench = Bench(*([Gate("busy")] if reason in ("running", "queued") else []))
+    await bench.ask("one")
+    if reason == "queued":
+        await bench.ask("two")
+    if reason in ("watched", "recent"):
+        await bench.idle()
+    if reason == "watched":
+        bench.watching.add("conv")
+    if reason != "recent":
+        bench.now += 10_000_000
+    assert await bench.manager.evict_idle() == ()
+    await bench.manager.aclose()
+
+
+async def test_an_unloaded_conversation_is_not_inherited_by_who_knows_its_id():
+    bench = Bench()
+    await bench.ask("one")
+    await bench.idle()
+    bench.now += 301_000
+    await bench.manager.evict_idle()
+    with pytest.raises(ConversationNotFound):
+        await bench.ask("mine now", owner=BERT)
+    info = await bench.manager.find("conv")
+    assert info is not None
+    assert info.owner == ANNA
+
+
+async def test_an_old_conversation_is_forgotten_with_its_log():
+    bench = Bench(conversation_ttl_seconds=3600)
+    await bench.ask("one")
+    await bench.idle()
+    bench.now += 3_601_000
+    await bench.manager.evict_idle()
+    assert bench.forgotten == ["conv"]
+    assert await bench.manager.find("conv") is None
+
+
+async def test_beyond_the_memory_budget_the_least_recently_used_goes_first():
+    bench = Bench(memory_bytes=300)
+    for conv_id in ("conv", "b", "c"):
+        await bench.ask("x", conv_id=conv_id)
+        bench.now += 1_000
+        await asyncio.sleep(1)
+    bench.now += 301_000
+    await bench.manager.evict_idle()
+    assert bench.forgotten == ["conv"]
+
+
+async def test_the_idle_are_unloaded_without_anybody_asking():
+    bench = Bench(evict_every_seconds=60)
+    await bench.ask("one")
+    await bench.idle()
+    bench.now += 301_000
+    await asyncio.sleep(61)
+    assert bench.unloaded == ["conv"]
+    assert bench.manager.statistics().live == 0
+    await bench.manager.aclose()
