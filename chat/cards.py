@@ -12,12 +12,23 @@ from typing import Any, Final
 
 from .timeline import Entity
 
-CARD_NAMES: Final = ("user", "assistant", "thinking", "inference", "log", "other")
+CARD_NAMES: Final = (
+    "user",
+    "assistant",
+    "thinking",
+    "inference",
+    "tool_call",
+    "tool_result",
+    "debugger_pause",
+    "agent_mode",
+    "log",
+    "other",
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Card:
-    """One card. An inference holds the cards that appeared while it ran."""
+    """One card. An inference holds the cards that appeared while it ran, a call its result."""
 
     name: str
     id: str = ""
@@ -35,15 +46,24 @@ BLANK_CARDS: Final = tuple(Card(name=name) for name in CARD_NAMES)
 
 
 def arrange(entities: Iterable[Entity]) -> list[Card]:
-    """The cards in order of first appearance, each inside the inference that ran at that time."""
+    """The cards in order of first appearance, each inside the inference that ran at that time.
+
+    The result of a tool sits inside the card of its call.
+    """
     page: list[Card] = []
+    calls: dict[str, Card] = {}
     running: Card | None = None
     last_seq = 0
     for entity in entities:
         card = Card(name=_name(entity), id=entity.id, kind=entity.kind, props=entity.props)
         if running is not None and entity.created_seq > last_seq:
             running = None
-        (page if running is None else running.cards).append(card)
+        parent = running
+        if entity.kind == "tool_call":
+            calls[entity.id] = card
+        elif entity.kind == "tool_result":
+            parent = calls.get(entity.id.removesuffix(":result"), running)
+        (page if parent is None else parent.cards).append(card)
         if entity.kind == "inference":
             running = card
             ended = entity.props.get("status") != "running"

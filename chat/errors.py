@@ -23,8 +23,8 @@ class PromptTooLong(Refused):
     code = "prompt_too_long"
 
 
-class OverridesNotAllowed(Refused):
-    code = "overrides_not_allowed"
+class Forbidden(Refused):
+    code = "forbidden"
 
 
 class LoginRequired(Refused):
@@ -38,14 +38,22 @@ class UnsupportedMediaType(Refused):
 _STATUS = {
     "bad_request": 400,
     "missing_prompt": 400,
+    "bad_override": 400,
     "login_required": 403,
+    "forbidden": 403,
     "overrides_not_allowed": 403,
     "conversation_not_found": 404,
     "profile_not_found": 404,
+    "not_queued": 404,
+    "unknown_pause": 404,
     "run_in_progress": 409,
     "no_active_inference": 409,
+    "already_decided": 409,
     "prompt_too_long": 413,
     "unsupported_media_type": 415,
+    "bad_edits": 422,
+    "idempotency_key_reused": 422,
+    "queue_full": 429,
     "draining": 503,
 }
 

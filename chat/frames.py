@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import ClassVar, Literal, TypeAlias
+from typing import Any, ClassVar, Literal, TypeAlias
 
 import msgspec
 
 PROTOCOL_VERSION = 1
+APP_PREFIX = "app."
 
 MessageStatus: TypeAlias = Literal["completed", "stopped", "failed"]
+ToolStatus: TypeAlias = Literal["success", "error", "denied", "timeout", "cancelled", "skipped"]
 InferenceStatus: TypeAlias = Literal["completed", "cancelled", "failed", "max_iterations", "lost"]
 
 
@@ -73,6 +75,76 @@ class FinalData(_Data, frozen=True, kw_only=True):
 
 class SummaryData(_Data, frozen=True, kw_only=True):
     text: str
+
+
+class ToolStartData(_Data, frozen=True, kw_only=True):
+    name: str
+    input: dict[str, Any] | str
+
+
+class ToolPatch(_Data, frozen=True, kw_only=True):
+    exec: bool | None = None
+    input: dict[str, Any] | None = None
+    progress: float | None = None
+    note: str | None = None
+
+
+class ToolDeltaData(_Data, frozen=True, kw_only=True):
+    patch: ToolPatch
+
+
+class ToolResultData(_Data, frozen=True, kw_only=True):
+    result: str
+    status: ToolStatus
+    duration_ms: int
+    custom_kind: str | None = None
+
+
+class ToolDoneData(_Data, frozen=True, kw_only=True):
+    status: ToolStatus
+
+
+class PauseData(_Data, frozen=True, kw_only=True):
+    pause_id: str
+    phase: str
+    summary: str
+    deadline_ms: int
+    on_timeout: str
+    extra: dict[str, Any]
+
+
+class ResumedData(_Data, frozen=True, kw_only=True):
+    pause_id: str
+    decision: str
+    by: str
+
+
+class AgentModeChange(
+    msgspec.Struct, frozen=True, kw_only=True, rename={"previous": "from", "current": "to"}
+):
+    previous: str
+    current: str
+    analysis: str
+
+
+class AgentModeData(_Data, frozen=True, kw_only=True):
+    title: str
+    data: AgentModeChange
+
+
+class QueueItemData(_Data, frozen=True, kw_only=True):
+    idempotency_key: str
+    position: int
+    preview: str
+
+
+class QueueData(_Data, frozen=True, kw_only=True):
+    depth: int
+    items: list[QueueItemData]
+
+
+class AppData(_Data, frozen=True, kw_only=True):
+    props: dict[str, Any]
 
 
 class LogData(_Data, frozen=True, kw_only=True):
@@ -136,6 +208,38 @@ class ThinkingSummary(_Frame, frozen=True, kw_only=True, tag="llm.thinking.summa
     data: SummaryData
 
 
+class ToolStart(_Frame, frozen=True, kw_only=True, tag="tool.start"):
+    data: ToolStartData
+
+
+class ToolDelta(_Frame, frozen=True, kw_only=True, tag="tool.delta"):
+    data: ToolDeltaData
+
+
+class ToolResult(_Frame, frozen=True, kw_only=True, tag="tool.result"):
+    data: ToolResultData
+
+
+class ToolDone(_Frame, frozen=True, kw_only=True, tag="tool.done"):
+    data: ToolDoneData
+
+
+class DebuggerPause(_Frame, frozen=True, kw_only=True, tag="debugger.pause"):
+    data: PauseData
+
+
+class DebuggerResumed(_Frame, frozen=True, kw_only=True, tag="debugger.resumed"):
+    data: ResumedData
+
+
+class AgentMode(_Frame, frozen=True, kw_only=True, tag="agent.mode"):
+    data: AgentModeData
+
+
+class QueueUpdated(_Frame, frozen=True, kw_only=True, tag="queue.updated"):
+    data: QueueData
+
+
 class Log(_Frame, frozen=True, kw_only=True, tag="log"):
     data: LogData
 
@@ -144,7 +248,21 @@ class SessionUpdated(_Frame, frozen=True, kw_only=True, tag="session.updated"):
     data: SessionUpdatedData
 
 
-StreamFrame: TypeAlias = (
+class App(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """An app's own kind: `type` is `app.<kind>`, so it stands beside the closed union."""
+
+    type: str
+    id: str
+    data: AppData
+    inference_id: str | None = None
+    turn_id: str | None = None
+
+    @property
+    def kind(self) -> str:
+        return self.type.removeprefix(APP_PREFIX)
+
+
+_CoreFrame: TypeAlias = (
     ChatMessage
     | InferenceStarted
     | InferenceFinished
@@ -155,12 +273,22 @@ StreamFrame: TypeAlias = (
     | ThinkingDelta
     | ThinkingFinal
     | ThinkingSummary
+    | ToolStart
+    | ToolDelta
+    | ToolResult
+    | ToolDone
+    | DebuggerPause
+    | DebuggerResumed
+    | AgentMode
+    | QueueUpdated
     | Log
     | SessionUpdated
 )
+StreamFrame: TypeAlias = _CoreFrame | App
 
 _encoder = msgspec.json.Encoder()
-_stream_decoder: msgspec.json.Decoder[StreamFrame] = msgspec.json.Decoder(StreamFrame)
+_core_decoder: msgspec.json.Decoder[_CoreFrame] = msgspec.json.Decoder(_CoreFrame)
+_app_decoder = msgspec.json.Decoder(App)
 
 
 def encode_body(frame: StreamFrame) -> str:
@@ -170,7 +298,11 @@ def encode_body(frame: StreamFrame) -> str:
 
 def decode_body(body: str | bytes) -> StreamFrame:
     """The inverse of `encode_body`. Raises msgspec.ValidationError on anything else."""
-    return _stream_decoder.decode(body)
+    if isinstance(body, str):
+        body = body.encode()
+    # The type comes first: `encode_body` wrote it so.
+    decoder = _app_decoder if body.startswith(b'{"type":"app.') else _core_decoder
+    return decoder.decode(body)
 
 
 def envelope(body: str, seq: int, stream_id: str | None = None) -> str:

@@ -58,6 +58,12 @@ async def identity_of(request: HttpRequest) -> Identity:
     return await identify(await request.auser(), request.session)
 
 
+async def name_of(request: HttpRequest) -> str:
+    """How a person is named to others: the user name, or `visitor`."""
+    user = await request.auser()
+    return user.get_username() if user.is_authenticated else "visitor"
+
+
 async def ensure_owner(request: HttpRequest) -> str:
     """The request's owner; a first visit gets a visitor's identity in its session.
 

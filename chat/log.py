@@ -74,6 +74,14 @@ class FrameLog(Protocol):
     def active_inference(self) -> str | None:
         """The inference that has started and not finished, as the log tells it."""
 
+    @property
+    def queue_depth(self) -> int:
+        """How many prompts wait, as the log tells it."""
+
+    @property
+    def kept(self) -> tuple[int, int]:
+        """Frames and bytes in the window."""
+
     async def append(self, batch: Sequence[Numbered]) -> None:
         """Adds the batch whole. Its first `seq` must be the head's + 1."""
 
@@ -108,8 +116,11 @@ class MemoryFrameLog:
         return self._timeline.active_inference
 
     @property
+    def queue_depth(self) -> int:
+        return len(self._timeline.queue)
+
+    @property
     def kept(self) -> tuple[int, int]:
-        """Frames and bytes in the window."""
         return len(self._entries), self._bytes
 
     async def append(self, batch: Sequence[Numbered]) -> None:
@@ -147,7 +158,8 @@ class MemoryFrameLog:
             cursor=str(self.head),
             server_time_ms=self._now_ms(),
             running=self.active_inference is not None,
-            queue_depth=0,
+            queue_depth=len(self._timeline.queue),
+            queue=self._timeline.queue,
             entities=self._timeline.entities(since_version),
         )
 

@@ -96,7 +96,7 @@ async def _submit(request: HttpRequest, conv_id: str | None) -> str | None:
     """The conversation's page; None when the prompt was refused, the reason left as a message."""
     prompt = request.POST.get("prompt", "")
     try:
-        started = await submit_prompt(
+        answer, _ = await submit_prompt(
             request,
             conv_id=conv_id,
             prompt=prompt,
@@ -109,7 +109,7 @@ async def _submit(request: HttpRequest, conv_id: str | None) -> str | None:
             messages.info(request, prompt, extra_tags=DRAFT_TAG)
         messages.error(request, str(error))
         return None
-    return reverse("conversation", kwargs={"conv_id": started.conv_id})
+    return reverse("conversation", kwargs={"conv_id": answer.conv_id})
 
 
 async def _stop(request: HttpRequest, conv_id: str) -> None:

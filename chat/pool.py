@@ -17,6 +17,7 @@ from .log import Entry
 CLOSE_RESTARTING = 1012
 CLOSE_SLOW = 4008
 CLOSE_RATE = 4013
+CLOSE_ENDED = 4509
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

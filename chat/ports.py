@@ -2,9 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Mapping
+from typing import Any, Literal, Protocol, TypeAlias
 
-from sessions_app.values import ProfileInfo, SessionInfo, Started
+from sessions_app.values import ProfileInfo, PromptRequest, SessionInfo, Submitted
+
+Decision: TypeAlias = Literal["continue", "edit", "skip", "abort"]
+
+
+class Resolved(Protocol):
+    """How a pause ended, and by whom."""
+
+    @property
+    def pause_id(self) -> str: ...
+    @property
+    def phase(self) -> str: ...
+    @property
+    def decision(self) -> str: ...
+    @property
+    def by(self) -> str: ...
 
 
 class Sessions(Protocol):
@@ -25,21 +41,44 @@ class Sessions(Protocol):
     async def owned_by(self, owner: str) -> tuple[SessionInfo, ...]:
         """The owner's live conversations, newest activity first."""
 
-    async def submit(
-        self, conv_id: str, *, prompt: str, profile: str | None, idempotency_key: str
-    ) -> Started:
-        """Starts an inference in an open conversation; atomic.
+    async def submit(self, request: PromptRequest) -> tuple[Submitted, bool]:
+        """Starts or queues a prompt, in a conversation made when absent; atomic.
 
-        `profile` None keeps the conversation's own. Raises RunInProgress, ProfileNotFound,
-        ConversationNotFound, Draining.
+        The answer, and whether it is the one an earlier request with this key got. Its frames are
+        in the log by then. Raises ConversationNotFound for somebody else's, ProfileNotFound,
+        OverridesNotAllowed, BadOverride, RunInProgress, QueueFull, KeyReused, Draining.
         """
 
-    async def cancel(self, conv_id: str, *, inference_id: str | None = None) -> str:
+    async def cancel(
+        self, conv_id: str, *, inference_id: str | None = None, queue: bool = False
+    ) -> str:
         """Ends the active inference and returns its id at once. Idempotent until it has ended.
 
-        Once this returned, the inference ends as `cancelled`. Raises NoActiveInference, also when
-        `inference_id` is not the active one, and ConversationNotFound.
+        Once this returned, the inference ends as `cancelled`. `queue` also forgets what waits.
+        Raises NoActiveInference, also when `inference_id` is not the active one, and
+        ConversationNotFound.
         """
+
+    async def remove_queued(self, conv_id: str, key: str) -> None:
+        """Takes a waiting prompt out of the queue. Raises NotQueued, ConversationNotFound."""
+
+    async def set_step_mode(self, conv_id: str, enabled: bool, *, by: str) -> None:
+        """Switches step mode. Raises ConversationNotFound."""
+
+    async def pause_permissions(self, conv_id: str, pause_id: str) -> frozenset[str]:
+        """What whoever decides this pause must be permitted; empty when it does not wait."""
+
+    async def decide(
+        self,
+        conv_id: str,
+        pause_id: str,
+        decision: Decision,
+        *,
+        by: str,
+        edits: Mapping[str, Mapping[str, Any]] | None = None,
+        message: str = "",
+    ) -> Resolved:
+        """Ends a pause. Raises UnknownPause, AlreadyDecided with how it ended, BadEdits."""
 
     async def transfer(self, old_owner: str, new_owner: str) -> tuple[str, ...]:
         """Gives every conversation of `old_owner` to `new_owner`; returns their ids."""

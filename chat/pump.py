@@ -105,7 +105,7 @@ class _Socket:
             missed=head.seq - cursor.seq if resumed and cursor is not None else 0,
             running=log.active_inference is not None,
             inference_id=log.active_inference,
-            queue_depth=0,
+            queue_depth=log.queue_depth,
             heartbeat_ms=int(self._follower.pace.heartbeat * 1000),
         )
         await self.send(connection_frame("ws.hello", log.conv_id, hello))

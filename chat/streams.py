@@ -8,7 +8,7 @@ from contextlib import suppress
 from .coordinator import StreamCoordinator
 from .follower import Pace, StreamFollower
 from .log import Epochs, FrameLog, MemoryFrameLog, NowMs, Window, wall_ms
-from .pool import CLOSE_RESTARTING, Connection
+from .pool import CLOSE_ENDED, CLOSE_RESTARTING, Connection
 from .timeline import Snapshot
 
 LEAVE_SECONDS = 5.0
@@ -69,6 +69,34 @@ class Streams:
             if stream.follower is not None
             for connection in stream.follower.pool
         )
+
+    def watched(self, conv_id: str) -> bool:
+        """Whether a socket of this process follows the conversation."""
+        stream = self._streams.get(conv_id)
+        return stream is not None and stream.follower is not None and len(stream.follower.pool) > 0
+
+    def size(self, conv_id: str) -> int:
+        """Bytes of frames in the conversation's window."""
+        stream = self._streams.get(conv_id)
+        return 0 if stream is None else stream.log.kept[1]
+
+    async def unload(self, conv_id: str) -> None:
+        """Ends the conversation's tasks; its log stays, and tasks come back at need."""
+        stream = self._streams.get(conv_id)
+        if stream is None:
+            return
+        await stream.coordinator.aclose()
+        if stream.follower is not None and not len(stream.follower.pool):
+            follower, stream.follower = stream.follower, None
+            await follower.aclose()
+
+    def forget(self, conv_id: str) -> None:
+        """Drops the conversation with its log. Nobody watches it, or is closed with 4509."""
+        stream = self._streams.pop(conv_id, None)
+        if stream is None or stream.follower is None:
+            return
+        for connection in stream.follower.pool:
+            connection.close(CLOSE_ENDED)
 
     @property
     def following(self) -> tuple[str, ...]:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import re
-from uuid import uuid4
+from collections.abc import Mapping
 
 from django.http import HttpRequest
 
-from sessions_app.inference.errors import ConversationNotFound
-from sessions_app.values import Started
+from sessions_app.values import Policy, PromptRequest, Submitted
 
 from .apps import hub
 from .errors import BadRequest, MissingPrompt, PromptTooLong
@@ -38,11 +37,13 @@ async def submit_prompt(
     prompt: str,
     profile: str | None,
     idempotency_key: str | None,
-) -> Started:
-    """Starts an inference for the request's owner, in a conversation made when absent.
+    overrides: Mapping[str, object] | None = None,
+    policy: Policy = "queue",
+) -> tuple[Submitted, bool]:
+    """Starts or queues a prompt of the request's owner; the answer, and whether it was replayed.
 
     `profile` is what the request itself names; else the conversation's own counts, then the
-    cookie, then the default. Raises a WebchatError with `code`; then no inference was started.
+    cookie, then the default. Raises a WebchatError with `code`; then nothing happened.
     """
     prompt = well_formed(prompt)
     _check_prompt(prompt)
@@ -53,15 +54,18 @@ async def submit_prompt(
         )
     if idempotency_key is not None and not _KEY.fullmatch(idempotency_key):
         raise BadRequest("an idempotency key is 1 to 200 visible ASCII characters; a uuid is best")
-    owner = await ensure_owner(request)
-    conv_id = conv_id or str(uuid4())
-    info = await hub().sessions.open(
-        conv_id, owner=owner, profile=profile or cookie_profile(request.COOKIES)
-    )
-    if not (await identity_of(request)).may_see(info):
-        raise ConversationNotFound("there is no such conversation")
     return await hub().sessions.submit(
-        conv_id, prompt=prompt, profile=profile, idempotency_key=idempotency_key or str(uuid4())
+        PromptRequest(
+            owner=await ensure_owner(request),
+            sees_all=(await identity_of(request)).sees_all,
+            prompt=prompt,
+            conv_id=conv_id,
+            profile=profile,
+            new_profile=cookie_profile(request.COOKIES),
+            overrides=overrides,
+            policy=policy,
+            idempotency_key=idempotency_key,
+        )
     )
 
 

@@ -14,7 +14,6 @@ import msgspec
 from . import frames
 from .frames import StreamFrame
 
-EntityKind: TypeAlias = Literal["message", "inference", "log"]
 SnapshotReason: TypeAlias = Literal["first", "epoch", "window", "ahead", "diverged", "slow"]
 
 
@@ -22,7 +21,7 @@ class Entity(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """One thing on the page. Its id is the frames' id, so a reload never doubles or moves it."""
 
     id: str
-    kind: EntityKind
+    kind: str
     created_at_ms: int
     updated_at_ms: int
     created_seq: int
@@ -44,12 +43,13 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     running: bool
     queue_depth: int
     entities: list[Entity]
+    queue: list[dict[str, Any]] = []
     reason: SnapshotReason | msgspec.UnsetType = msgspec.UNSET
 
 
 @dataclass(slots=True)
 class _Card:
-    kind: EntityKind
+    kind: str
     created_at_ms: int
     created_seq: int
     updated_at_ms: int
@@ -64,6 +64,7 @@ class Timeline:
     def __init__(self) -> None:
         self.version = 0
         self.active_inference: str | None = None
+        self.queue: list[dict[str, Any]] = []
         self._cards: dict[str, _Card] = {}
 
     def fold(self, frame: StreamFrame, *, seq: int, at_ms: int) -> None:
@@ -109,6 +110,37 @@ class Timeline:
             case frames.ThinkingSummary(data=summary):
                 props = {"role": "thinking", "summary": summary.text}
                 self._put(frame.id, "message", seq, at_ms, props)
+            case frames.ToolStart(data=tool):
+                props = {"name": tool.name, "input": tool.input, "status": "requested"}
+                props["done"] = False
+                self._put(frame.id, "tool_call", seq, at_ms, props)
+            case frames.ToolDelta(data=delta):
+                self._put(frame.id, "tool_call", seq, at_ms, _patched(delta.patch))
+            case frames.ToolResult(data=result):
+                props = {
+                    "toolCallId": frame.id,
+                    "result": result.result,
+                    "status": result.status,
+                    "durationMs": result.duration_ms,
+                }
+                if result.custom_kind is not None:
+                    props["customKind"] = result.custom_kind
+                self._put(f"{frame.id}:result", "tool_result", seq, at_ms, props)
+            case frames.ToolDone(data=done):
+                props = {"status": done.status, "done": True}
+                self._put(frame.id, "tool_call", seq, at_ms, props)
+            case frames.DebuggerPause(data=pause):
+                props = {**msgspec.to_builtins(pause), "open": True}
+                self._put(frame.id, "debugger_pause", seq, at_ms, props)
+            case frames.DebuggerResumed(data=resumed):
+                props = {"open": False, "decision": resumed.decision, "by": resumed.by}
+                self._put(frame.id, "debugger_pause", seq, at_ms, props)
+            case frames.AgentMode(data=mode):
+                self._put(frame.id, "agent_mode", seq, at_ms, msgspec.to_builtins(mode))
+            case frames.QueueUpdated(data=queue):
+                self.queue = [msgspec.to_builtins(item) for item in queue.items]
+            case frames.App(data=app):
+                self._put(frame.id, frame.kind, seq, at_ms, dict(app.props))
             case frames.Log(data=log):
                 props = {"level": log.level, "message": log.message, "fields": log.fields}
                 self._put(frame.id, "log", seq, at_ms, props)
@@ -125,7 +157,7 @@ class Timeline:
             if card.updated_seq > since_version
         ]
 
-    def _put(self, id: str, kind: EntityKind, seq: int, at_ms: int, props: dict[str, Any]) -> _Card:
+    def _put(self, id: str, kind: str, seq: int, at_ms: int, props: dict[str, Any]) -> _Card:
         card = self._cards.get(id)
         if card is None:
             card = self._cards[id] = _Card(kind, at_ms, seq, at_ms, seq, props)
@@ -133,6 +165,17 @@ class Timeline:
             card.updated_at_ms, card.updated_seq = at_ms, seq
             card.props.update(props)
         return card
+
+
+def _patched(patch: frames.ToolPatch) -> dict[str, Any]:
+    props: dict[str, Any] = {}
+    if patch.exec:
+        props["status"] = "running"
+    for name in ("input", "progress", "note"):
+        value = getattr(patch, name)
+        if value is not None:
+            props[name] = value
+    return props
 
 
 def _entity(id: str, card: _Card) -> Entity:

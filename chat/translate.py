@@ -6,10 +6,13 @@ thinking is closed before the text after it; what is open when an inference ends
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TypeAlias, assert_never
+from typing import Any, TypeAlias, assert_never
 from uuid import uuid4
+
+import msgspec
 
 from sessions_app.inference import events
 from sessions_app.inference.events import Event, Origin
@@ -19,6 +22,8 @@ from .frames import StreamFrame
 
 DELTA_MAX_CHARS = 4096
 """A longer delta is cut into several: at most 16 KiB of UTF-8 in a frame."""
+
+OUTCOME_UNKNOWN = "Ended with its inference; the outcome is unknown."
 
 MonotonicMs: TypeAlias = Callable[[], int]
 
@@ -50,6 +55,8 @@ class Translator:
         self._now = monotonic_ms
         self._call: _ModelCall | None = None
         self._segment: _Segment | None = None
+        self._tools: dict[str, int] = {}  # requested and not finished, with their time
+        self._pauses: list[str] = []
 
     def translate(self, event: Event, origin: Origin | None) -> list[StreamFrame]:
         """The frames this event becomes, in order; none for an internal event."""
@@ -85,11 +92,64 @@ class Translator:
                 return [frames.InferenceStarted(id=event.inference_id, data=started, **cause.ids)]
             case events.InferenceFinished():
                 return [*self._close_all(event, cause), _finished(event, cause)]
+            case events.ToolCallRequested():
+                self._tools[event.call_id] = self._now()
+                start = frames.ToolStartData(name=event.name, input=_json(event.input))
+                return [
+                    *self._close(cause, "completed"),
+                    frames.ToolStart(id=event.call_id, data=start, **cause.ids),
+                ]
+            case events.ToolCallStarted():
+                patch = frames.ToolPatch(exec=True, input=_json(dict(event.input)))
+                return self._tool_delta(event.call_id, patch, cause)
+            case events.ToolProgress():
+                patch = frames.ToolPatch(
+                    progress=event.progress, note=well_formed(event.note) or None
+                )
+                return self._tool_delta(event.call_id, patch, cause)
+            case events.ToolCallFinished():
+                return self._tool_end(event, cause)
+            case events.PauseOpened():
+                self._pauses.append(event.pause_id)
+                pause = frames.PauseData(
+                    pause_id=event.pause_id,
+                    phase=event.phase,
+                    summary=well_formed(event.summary),
+                    deadline_ms=event.deadline_ms,
+                    on_timeout=event.on_timeout,
+                    extra=_json(dict(event.extra)),
+                )
+                return [frames.DebuggerPause(id=event.pause_id, data=pause, **cause.ids)]
+            case events.PauseClosed():
+                return self._pause_end(event.pause_id, event.decision, event.by, cause)
+            case events.AgentModeSwitched():
+                change = frames.AgentModeChange(
+                    previous=event.previous,
+                    current=event.current,
+                    analysis=well_formed(event.analysis),
+                )
+                mode = frames.AgentModeData(title=well_formed(event.title), data=change)
+                return [frames.AgentMode(id=str(uuid4()), data=mode, **cause.ids)]
+            case events.QueueUpdated(items=items):
+                waiting = [
+                    frames.QueueItemData(
+                        idempotency_key=item.idempotency_key,
+                        position=position,
+                        preview=well_formed(item.preview),
+                    )
+                    for position, item in enumerate(items, 1)
+                ]
+                queue = frames.QueueData(depth=len(waiting), items=waiting)
+                return [frames.QueueUpdated(id=self._conv_id, data=queue)]
+            case events.AppEvent():
+                app = frames.AppData(props=_json(dict(event.props)))
+                kind = f"{frames.APP_PREFIX}{event.kind}"
+                return [frames.App(type=kind, id=event.id, data=app, **cause.ids)]
             case events.Log():
                 line = frames.LogData(
                     level=event.level,
                     message=well_formed(event.message),
-                    fields=dict(event.fields),
+                    fields=_json(dict(event.fields)),
                 )
                 return [frames.Log(id=str(uuid4()), data=line, **cause.ids)]
             case events.SessionUpdated():
@@ -170,7 +230,47 @@ class Translator:
                 assert_never(event.status)
         closing = self._close(cause, status, event.stop_reason)
         self._call = None
+        for pause_id in tuple(self._pauses):
+            closing += self._pause_end(pause_id, "cancelled", "system", cause)
+        for call_id, requested_ms in tuple(self._tools.items()):
+            unknown = events.ToolCallFinished(
+                call_id=call_id,
+                result=OUTCOME_UNKNOWN,
+                status="cancelled",
+                duration_ms=self._now() - requested_ms,
+            )
+            closing += self._tool_end(unknown, cause)
         return closing
+
+    def _tool_delta(
+        self, call_id: str, patch: frames.ToolPatch, cause: _Cause
+    ) -> list[StreamFrame]:
+        if call_id not in self._tools:
+            return []
+        data = frames.ToolDeltaData(patch=patch)
+        return [frames.ToolDelta(id=call_id, data=data, **cause.ids)]
+
+    def _tool_end(self, event: events.ToolCallFinished, cause: _Cause) -> list[StreamFrame]:
+        if self._tools.pop(event.call_id, None) is None:
+            return []
+        result = frames.ToolResultData(
+            result=well_formed(event.result),
+            status=event.status,
+            duration_ms=event.duration_ms,
+            custom_kind=event.custom_kind,
+        )
+        done = frames.ToolDoneData(status=event.status)
+        return [
+            frames.ToolResult(id=event.call_id, data=result, **cause.ids),
+            frames.ToolDone(id=event.call_id, data=done, **cause.ids),
+        ]
+
+    def _pause_end(self, pause_id: str, decision: str, by: str, cause: _Cause) -> list[StreamFrame]:
+        if pause_id not in self._pauses:
+            return []
+        self._pauses.remove(pause_id)
+        data = frames.ResumedData(pause_id=pause_id, decision=decision, by=by)
+        return [frames.DebuggerResumed(id=pause_id, data=data, **cause.ids)]
 
     def _summary(self, text: str, cause: _Cause) -> list[StreamFrame]:
         if self._call is None or not text:
@@ -230,6 +330,17 @@ def _usage(usage: events.Usage | None) -> frames.UsageData | None:
         output_tokens=usage.output_tokens,
         cached_tokens=usage.cached_tokens,
     )
+
+
+def _json(value: Any) -> Any:
+    """`value` as JSON can say it: strings well formed, what has no JSON form as its text."""
+    try:
+        return msgspec.json.decode(msgspec.json.encode(value, enc_hook=str))
+    except UnicodeEncodeError:
+        return msgspec.json.decode(well_formed(json.dumps(value, default=str, ensure_ascii=False)))
+    except Exception:  # noqa: BLE001 - an app's value
+        # Not even its text can be had (a cycle, a __str__ that raises): say that much.
+        return {"unprintable": type(value).__name__} if isinstance(value, dict) else "[unprintable]"
 
 
 def well_formed(text: str) -> str:

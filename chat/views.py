@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 from asgiref.sync import sync_to_async
@@ -12,11 +12,13 @@ from django.db import connection
 from django.http import HttpRequest, HttpResponse
 from django.views.decorators.http import require_GET, require_http_methods, require_POST
 
-from sessions_app.inference.errors import ProfileNotFound, unknown
+from sessions_app.inference.errors import AlreadyDecided, ProfileNotFound, unknown
+from sessions_app.values import Policy, Queued, Submitted
 
 from .apps import hub
-from .errors import BadRequest, OverridesNotAllowed, PromptTooLong, UnsupportedMediaType
-from .identity import identity_of, visible
+from .errors import BadRequest, Forbidden, PromptTooLong, UnsupportedMediaType
+from .identity import identity_of, name_of, visible
+from .ports import Decision, Resolved
 from .submission import PROFILE_COOKIE, cookie_profile, submit_prompt
 
 T = TypeVar("T")
@@ -29,13 +31,31 @@ class _PromptRequest(msgspec.Struct):
     conv_id: str | None = None
     idempotency_key: str | None = None
     overrides: dict[str, object] | None = None
-    policy: str = "queue"
+    policy: Policy = "queue"
 
 
 class _CancelRequest(msgspec.Struct):
     conv_id: str
     inference_id: str | None = None
     queue: bool = False
+
+
+class _RemoveRequest(msgspec.Struct):
+    conv_id: str
+    idempotency_key: str
+
+
+class _StepModeRequest(msgspec.Struct):
+    conv_id: str
+    enabled: bool
+
+
+class _DecisionRequest(msgspec.Struct):
+    conv_id: str
+    pause_id: str
+    decision: Decision = "continue"
+    edits: dict[str, dict[str, Any]] | None = None
+    message: str = ""
 
 
 class _ProfileRequest(msgspec.Struct):
@@ -47,11 +67,7 @@ class _ProfileRequest(msgspec.Struct):
 async def chat(request: HttpRequest, profile: str | None = None) -> HttpResponse:
     """POST /chat and /chat/<profile>: starts an inference."""
     body = _json(request, _PromptRequest)
-    if body.overrides:
-        raise OverridesNotAllowed("this profile takes no overrides; leave them out")
-    if body.policy not in ("queue", "reject", "interrupt"):
-        raise BadRequest(f"policy {body.policy[:40]!r}; expected queue, reject or interrupt")
-    started = await submit_prompt(
+    answer, replayed = await submit_prompt(
         request,
         conv_id=body.conv_id,
         prompt=body.prompt if body.prompt is not None else body.text or "",
@@ -59,16 +75,31 @@ async def chat(request: HttpRequest, profile: str | None = None) -> HttpResponse
         idempotency_key=request.headers.get("Idempotency-Key")
         or request.headers.get("X-Idempotency-Key")
         or body.idempotency_key,
+        overrides=body.overrides,
+        policy=body.policy,
     )
+    response = _submitted(answer)
+    if replayed:
+        response["Idempotency-Replayed"] = "true"
+    return response
+
+
+def _submitted(answer: Submitted) -> HttpResponse:
+    ids = {
+        "conv_id": answer.conv_id,
+        "session_id": answer.conv_id,
+        "idempotency_key": answer.idempotency_key,
+    }
+    if isinstance(answer, Queued):
+        place = {"queue_position": answer.position, "queue_depth": answer.depth}
+        return _answer({"status": "queued", **place, **ids}, status=202)
     return _answer(
         {
             "status": "started",
-            "conv_id": started.conv_id,
-            "session_id": started.conv_id,
-            "run_id": started.conv_id,
-            "inference_id": started.inference_id,
-            "turn_id": started.turn_id,
-            "idempotency_key": started.idempotency_key,
+            **ids,
+            "run_id": answer.conv_id,
+            "inference_id": answer.inference_id,
+            "turn_id": answer.turn_id,
         }
     )
 
@@ -78,8 +109,61 @@ async def cancel(request: HttpRequest) -> HttpResponse:
     """POST /api/chat/cancel: ends the active inference."""
     body = _json(request, _CancelRequest)
     await visible(request, body.conv_id)
-    inference_id = await hub().sessions.cancel(body.conv_id, inference_id=body.inference_id)
+    inference_id = await hub().sessions.cancel(
+        body.conv_id, inference_id=body.inference_id, queue=body.queue
+    )
     return _answer({"cancelled": True, "inference_id": inference_id})
+
+
+@require_POST
+async def remove_queued(request: HttpRequest) -> HttpResponse:
+    """POST /api/chat/queue/remove: takes a waiting prompt out of the queue."""
+    body = _json(request, _RemoveRequest)
+    await visible(request, body.conv_id)
+    await hub().sessions.remove_queued(body.conv_id, body.idempotency_key)
+    return _answer({"removed": True})
+
+
+@require_POST
+async def step_mode(request: HttpRequest) -> HttpResponse:
+    """POST /api/debug/step-mode: the owner, or staff, has the agent stop at each step."""
+    body = _json(request, _StepModeRequest)
+    await visible(request, body.conv_id)
+    by = await name_of(request)
+    await hub().sessions.set_step_mode(body.conv_id, body.enabled, by=by)
+    return _answer({"conv_id": body.conv_id, "enabled": body.enabled})
+
+
+@require_POST
+async def decide(request: HttpRequest) -> HttpResponse:
+    """POST /api/debug/continue: ends a pause with a person's decision."""
+    body = _json(request, _DecisionRequest)
+    await visible(request, body.conv_id)
+    for permission in await hub().sessions.pause_permissions(body.conv_id, body.pause_id):
+        if not await (await request.auser()).ahas_perm(permission):
+            raise Forbidden(f"deciding this pause needs the permission {permission}")
+    try:
+        resolved = await hub().sessions.decide(
+            body.conv_id,
+            body.pause_id,
+            body.decision,
+            by=await name_of(request),
+            edits=body.edits,
+            message=body.message,
+        )
+    except AlreadyDecided as late:
+        error = {"error": str(late), "code": late.code, "pause": _pause(late.resolution)}
+        return _answer(error, status=409)
+    return _answer({"pause": _pause(resolved)})
+
+
+def _pause(resolved: Resolved) -> dict[str, str]:
+    return {
+        "pause_id": resolved.pause_id,
+        "phase": resolved.phase,
+        "decision": resolved.decision,
+        "by": resolved.by,
+    }
 
 
 @require_GET

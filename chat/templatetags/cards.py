@@ -11,6 +11,9 @@ from django.utils.safestring import SafeString
 
 from ..markdown import render
 
+SHORT_CHARACTERS = 400
+SHORT_LINES = 8
+
 register = template.Library()
 
 
@@ -22,8 +25,27 @@ def markdown(source: str) -> SafeString:
 
 @register.filter
 def readable_json(value: object) -> str:
-    """A value of a kind without a card of its own, as a person can read it."""
+    """A value as JSON, a string as it is; the browser writes it alike (readable.js)."""
+    if isinstance(value, str):
+        return value
     return json.dumps(value, indent=2, ensure_ascii=False, default=str)
+
+
+@register.filter
+def duration(ms: int | str) -> str:
+    """`12 ms`, or `1.2 s`; nothing for a card that is still blank."""
+    if isinstance(ms, str):
+        return ms
+    if ms < 1_000:
+        return f"{ms} ms"
+    tenths = (ms + 50) // 100
+    return f"{tenths // 10}.{tenths % 10} s"
+
+
+@register.filter
+def is_short(text: str) -> bool:
+    """Whether a text may stand unfolded."""
+    return len(text) <= SHORT_CHARACTERS and text.count("\n") < SHORT_LINES
 
 
 @register.filter

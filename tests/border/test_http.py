@@ -53,7 +53,7 @@ async def test_the_profiles_are_told_in_configured_order(anna: Visitor):
     ]
     for each in told:
         assert {"slug", "default_prompt", "model", "tools", "default"} <= set(each)
-        assert each["tools"] == []
+        assert {"calc", "current_time"} <= set(each["tools"])
         assert len(each["default_prompt"]) > 20
 
 

@@ -230,6 +230,7 @@ async def test_without_a_cursor_a_snapshot_follows_with_every_field(anna: Visito
         "cursor": hello["data"]["cursor"],
         "running": False,
         "queueDepth": 0,
+        "queue": [],
         "reason": "first",
     }
     assert [(entity["kind"], entity["props"].get("role")) for entity in entities] == [

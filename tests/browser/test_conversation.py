@@ -132,20 +132,25 @@ async def test_somebody_else_s_conversation_is_as_absent_as_none(
 async def test_an_error_stands_next_to_the_composer_and_the_text_is_kept(
     server: LiveServer, visit: OpenChat
 ):
-    first = await visit(server.url)
-    await first.say("hang")
-    second = await visit(first.page.url, like=first)
-    await second.live()
-    await second.say("me too")
-    await expect(second.error).not_to_be_empty()
-    await expect(second.error).to_be_visible()
-    await expect(second.prompt).to_have_value("me too")
-    await first.stop_button.click()
-    await second.ended("cancelled")
-    await second.prompt.press("Enter")
-    await second.ended(count=2)
-    await expect(second.error).to_be_empty()
-    await expect(second.prompt).to_have_value("")
+    chat = await visit(server.url)
+    await chat.say("what is this")
+    await chat.ended()
+    await chat.live()
+
+    async def refuse(route: Route) -> None:
+        error = {"error": "the server is closing; try again", "code": "draining"}
+        await route.fulfill(status=503, json=error)
+
+    await chat.page.route("**/chat/*", refuse)
+    await chat.say("me too")
+    await expect(chat.error).to_have_text("the server is closing; try again")
+    await expect(chat.error).to_be_visible()
+    await expect(chat.prompt).to_have_value("me too")
+    await chat.page.unroute("**/chat/*")
+    await chat.prompt.press("Enter")
+    await chat.ended(count=2)
+    await expect(chat.error).to_be_empty()
+    await expect(chat.prompt).to_have_value("")
 
 
 async def test_a_prompt_whose_answer_got_lost_is_sent_again_under_the_same_key(

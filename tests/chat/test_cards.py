@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from chat.cards import CARD_NAMES, arrange
-from chat.timeline import Entity, EntityKind
+from chat.timeline import Entity
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def entity(id: str, kind: EntityKind, created: int, updated: int, **props: object) -> Entity:
+def entity(id: str, kind: str, created: int, updated: int, **props: object) -> Entity:
     return Entity(
         id=id,
         kind=kind,
@@ -38,6 +38,25 @@ def test_what_appears_while_an_inference_runs_sits_inside_it():
     assert [card.id for card in cards] == ["u", "i", "late", "u2", "i2"]
     assert [card.id for card in cards[1].cards] == ["a", "l"]
     assert [card.name for card in cards[4].cards] == ["thinking"]
+
+
+def test_the_result_of_a_tool_sits_inside_its_call():
+    cards = arrange(
+        [
+            entity("i", "inference", 1, 9, status="completed"),
+            entity("a", "tool_call", 2, 6),
+            entity("b", "tool_call", 3, 8),
+            entity("a:result", "tool_result", 5, 5),
+            entity("b:result", "tool_result", 7, 7),
+            entity("c:result", "tool_result", 8, 8),
+        ]
+    )
+    [inference] = cards
+    assert [card.id for card in inference.cards] == ["a", "b", "c:result"]
+    assert [[held.id for held in card.cards] for card in inference.cards[:2]] == [
+        ["a:result"],
+        ["b:result"],
+    ]
 
 
 def test_an_unknown_role_gets_the_readable_card():

@@ -24,6 +24,7 @@ from chat.consumers import ChatConsumer
 from chat.control import close_sockets, control_group
 from chat.hub import Hub
 from chat.identity import VISITOR_KEY
+from sessions_app.values import PromptRequest
 from tests.hub import running_hub
 
 # Channels looks at the thread's database connection after each message, if there is one.
@@ -100,6 +101,10 @@ async def event(communicator: WebsocketCommunicator) -> dict[str, Any]:
 def tasks() -> set[str]:
     """The names of everything that runs beside this test."""
     return {task.get_name() for task in asyncio.all_tasks() if task is not asyncio.current_task()}
+
+
+def asked(prompt: str, conv_id: str) -> PromptRequest:
+    return PromptRequest(owner="visitor:test", sees_all=True, prompt=prompt, conv_id=conv_id)
 
 
 async def test_a_socket_is_in_the_control_group_from_its_greeting_to_its_end(hub: Hub, conv: str):
@@ -180,7 +185,7 @@ async def test_a_client_that_leaves_while_it_is_let_in_leaves_nothing(hub: Hub, 
 
     assert members(conv) == set()
     assert hub.streams.connections() == ()
-    assert tasks() - before == {f"follower:{conv}"}
+    assert tasks() - before == {f"follower:{conv}", "session-evictor"}
 
 
 async def test_a_client_that_is_gone_when_it_is_accepted_leaves_nothing(hub: Hub, conv: str):
@@ -232,7 +237,7 @@ async def test_two_hundred_visits_leave_no_task_no_socket_and_no_membership(hub:
 
 async def test_visits_in_the_middle_of_an_answer_do_not_disturb_it(hub: Hub, conv: str):
     async with opened(conv) as stayed:
-        await hub.sessions.submit(conv, prompt="hello", profile=None, idempotency_key="k")
+        await hub.sessions.submit(asked("hello", conv))
         seen: list[dict[str, Any]] = []
         while not seen or seen[-1]["type"] != "inference.finished":
             seen.append(await event(stayed))
@@ -247,7 +252,7 @@ async def test_visits_in_the_middle_of_an_answer_do_not_disturb_it(hub: Hub, con
 async def test_the_end_of_the_hub_ends_every_task(hub: Hub, conv: str):
     before = tasks()
     async with opened(conv):
-        await hub.sessions.submit(conv, prompt="hang", profile=None, idempotency_key="k")
+        await hub.sessions.submit(asked("hang", conv))
         assert tasks() > before
     await hub.aclose()
     await hub.aclose()

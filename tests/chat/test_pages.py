@@ -114,8 +114,9 @@ async def test_a_prompt_leads_back_to_the_same_address(anna: Visitor):
 
 
 async def test_a_refusal_is_shown_once_and_the_words_come_back(anna: Visitor):
-    path = await started(anna, "hang")
-    answer = await post(anna, path, prompt="and <now>?")
+    path = await started(anna, "what is this")
+    await ended(anna, path)
+    answer = await post(anna, path, prompt="and <now>?", idempotency_key="no key")
     assert (answer.status_code, answer.headers["location"]) == (303, path)
     page = (await anna.http.get(path)).text
     assert re.search(r'role="alert"[^>]*><p>[^<]+</p>', page)
@@ -123,6 +124,16 @@ async def test_a_refusal_is_shown_once_and_the_words_come_back(anna: Visitor):
     page = (await anna.http.get(path)).text
     assert 'data-slot="error"></div>' in page
     assert ">\n</textarea>" in page
+
+
+async def test_a_prompt_sent_meanwhile_is_shown_waiting(anna: Visitor):
+    path = await started(anna, "hang")
+    answer = await post(anna, path, prompt="and <now>?")
+    assert (answer.status_code, answer.headers["location"]) == (303, path)
+    page = (await anna.http.get(path)).text
+    assert ">and &lt;now&gt;?</span>" in page
+    assert ">\n</textarea>" in page
+    assert Page(await anna.http.get(path)).first("data-remove")["data-remove"]
 
 
 async def test_words_too_long_for_a_cookie_do_not_push_the_error_out(anna: Visitor):

@@ -116,7 +116,8 @@ def test_a_message_under_way_is_streaming_and_its_inference_running():
 def test_the_keys_of_a_snapshot_are_those_of_the_protocol():
     head = Conversation(inference(1, "Hello")).head
     assert head.keys() == {
-        "convId", "epoch", "version", "cursor", "serverTimeMs", "running", "queueDepth", "entities"
+        "convId", "epoch", "version", "cursor", "serverTimeMs", "running", "queueDepth", "queue",
+        "entities",
     }  # fmt: skip
     assert head["entities"][0].keys() == {
         "id", "kind", "createdAtMs", "updatedAtMs", "createdSeq", "updatedSeq", "props"

@@ -284,6 +284,15 @@ def test_every_frame_of_an_inference_names_inference_and_turn():
 
 # What has no frame
 
+REQUESTED = events.ToolCallRequested(call_id="c", name="double", input={"n": 1})
+OPENED = events.PauseOpened(
+    pause_id="p",
+    phase="after_inference",
+    summary="s",
+    deadline_ms=1,
+    on_timeout="continue",
+    extra={},
+)
 EXAMPLES: dict[type, Event] = {
     TextDelta: TextDelta("x"),
     ThinkingDelta: ThinkingDelta("x"),
@@ -301,14 +310,48 @@ EXAMPLES: dict[type, Event] = {
     ),
     InferenceFinished: end(),
     events.SessionUpdated: events.SessionUpdated(profile="p", fingerprint="f", step_mode=False),
+    events.ToolCallRequested: REQUESTED,
+    events.ToolCallStarted: events.ToolCallStarted(call_id="c", input={"n": 1}),
+    events.ToolProgress: events.ToolProgress(call_id="c", progress=0.5, note="half"),
+    events.ToolCallFinished: events.ToolCallFinished(
+        call_id="c", result="2", status="success", duration_ms=1
+    ),
+    events.PauseOpened: OPENED,
+    events.PauseClosed: events.PauseClosed(pause_id="p", decision="continue", by="anna"),
+    events.AgentModeSwitched: events.AgentModeSwitched(title="t", previous="a", current="b"),
+    events.AppEvent: events.AppEvent(kind="mood", id="m", props={"is": "good"}),
+    events.QueueUpdated: events.QueueUpdated(
+        items=(events.QueuedPrompt(idempotency_key="k", preview="later"),)
+    ),
+}
+BEFORE: dict[type, tuple[Event, ...]] = {
+    events.ToolCallStarted: (REQUESTED,),
+    events.ToolProgress: (REQUESTED,),
+    events.ToolCallFinished: (REQUESTED,),
+    events.PauseClosed: (OPENED,),
 }
 
 
 @pytest.mark.parametrize("kind", get_args(Event), ids=lambda kind: kind.__name__)
 def test_exactly_the_events_declared_internal_leave_no_trace_on_the_wire(kind: type):
-    before = len(translated(CALL, TextDelta("open")))
-    after = len(translated(CALL, TextDelta("open"), EXAMPLES[kind]))
+    told = (CALL, TextDelta("open"), *BEFORE.get(kind, ()))
+    before, after = len(translated(*told)), len(translated(*told, EXAMPLES[kind]))
     assert (after == before) == (kind in INTERNAL_EVENTS)
+
+
+@pytest.mark.parametrize("kind", BEFORE, ids=lambda kind: kind.__name__)
+def test_what_was_never_opened_is_not_told_of(kind: type):
+    assert translated(CALL, EXAMPLES[kind]) == []
+
+
+def test_open_calls_and_pauses_are_closed_before_the_end_of_their_inference():
+    kinds = [type(frame) for frame in translated(CALL, REQUESTED, OPENED, end("cancelled"))]
+    assert kinds[-4:] == [
+        frames.DebuggerResumed,
+        frames.ToolResult,
+        frames.ToolDone,
+        frames.InferenceFinished,
+    ]
 
 
 # Any order

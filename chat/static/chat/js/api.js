@@ -1,10 +1,11 @@
-/** JSON over HTTP. An answer that is not ok becomes an ApiError with the server's own sentence. */
+/** JSON over HTTP. An answer that is not ok becomes an ApiError with the server's own sentence and the rest of its answer. */
 
 export class ApiError extends Error {
-  constructor(message, { status, code }) {
+  constructor(message, { status, code, answer = {} }) {
     super(message);
     this.status = status;
     this.code = code;
+    this.answer = answer;
   }
 }
 
@@ -34,7 +35,7 @@ async function request(path, options) {
   if (response.ok) return answer;
   throw new ApiError(
     answer.error ?? `The server refused this (${response.status}). Reload the page and try again.`,
-    { status: response.status, code: answer.code ?? "refused" },
+    { status: response.status, code: answer.code ?? "refused", answer },
   );
 }
 

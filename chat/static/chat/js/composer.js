@@ -25,7 +25,7 @@ export class Composer {
     addEventListener("pageshow", () => (this.#sending = false));
   }
 
-  /** Whether an answer is being written: then it can be stopped. */
+  /** Whether an answer is being written: then it can be stopped, and what is sent waits. */
   set running(running) {
     const stop = slot(this.#form, "stop");
     if (!running && document.activeElement === stop) this.focus();
@@ -66,11 +66,12 @@ export class Composer {
     this.#sending = true;
     this.#say("");
     try {
-      await post(this.#path, { prompt, conv_id: this.#convId }, this.#keyFor(prompt));
+      const body = { prompt, conv_id: this.#convId };
+      const answer = await post(this.#path, body, this.#keyFor(prompt));
       if (this.#text.value === prompt) this.#text.value = "";
       this.#keepDraft();
       this.#attempt = null;
-      this.#onSent();
+      this.#onSent(answer);
     } catch (error) {
       this.#complain(error);
     } finally {

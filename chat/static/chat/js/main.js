@@ -4,6 +4,7 @@ import { Composer } from "./composer.js";
 import { Connection } from "./connection.js";
 import { Conversations } from "./conversations.js";
 import { Profiles } from "./profiles.js";
+import { Queue } from "./queue.js";
 import { StickyScroll } from "./scroll.js";
 import { slot } from "./slot.js";
 import { Stream } from "./stream.js";
@@ -30,7 +31,14 @@ function followConversation() {
   const { convId, cursor, running } = page.dataset;
   const announcer = new Announcer(find("announcer"));
   const timeline = new Timeline(find("timeline"));
-  const composer = new Composer(find("composer"), { convId, onSent: () => scroll.follow() });
+  const queue = new Queue(find("queue"), { convId, onEmptied: () => composer.focus() });
+  const composer = new Composer(find("composer"), {
+    convId,
+    onSent({ status }) {
+      scroll.follow();
+      if (status === "queued") announcer.say("Your message waits for its turn.");
+    },
+  });
   const scroll = new StickyScroll(find("jump"), { onJump: () => composer.focus() });
   const conversations = new Conversations(find("conversations"), {
     onTitle(title) {
@@ -54,6 +62,12 @@ function followConversation() {
       announcer.end(ENDINGS[data.status] ?? data.error ?? "The answer failed.");
       conversations.refresh();
     },
+    "debugger.pause"({ data }) {
+      announcer.say(`Your decision is needed. ${data.summary}`);
+    },
+    "queue.updated"({ data }) {
+      queue.show(data.items);
+    },
     "session.updated"({ data }) {
       profiles?.show(data.profile);
     },
@@ -66,6 +80,7 @@ function followConversation() {
     onSnapshot(snapshot) {
       timeline.replace(snapshot.entities);
       composer.running = snapshot.running;
+      queue.show(snapshot.queue);
     },
     onFrame(event) {
       timeline.apply(event);

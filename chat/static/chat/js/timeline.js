@@ -4,7 +4,8 @@ import { clone } from "./slot.js";
 
 /**
  * The cards of a conversation, keyed by entity id. Starts from the server's own cards; a frame changes
- * one card, a snapshot replaces all. Cards sit in the inference that runs when they appear.
+ * one card, a snapshot replaces all. Cards sit in the inference that runs when they appear; a kind
+ * with a `parentId` sits in that card.
  */
 export class Timeline {
   #root;
@@ -26,7 +27,8 @@ export class Timeline {
     const Card = cardForFrame(event.type);
     if (!Card) return;
     if (!this.#inference?.running) this.#inference = null;
-    const card = this.#cards.get(event.id) ?? this.#open(Card, event.id);
+    const id = Card.entityId?.(event) ?? event.id;
+    const card = this.#cards.get(id) ?? this.#open(Card, id);
     Card.frames[event.type](card, event);
   }
 
@@ -49,7 +51,8 @@ export class Timeline {
     element.dataset.entityId = id;
     const card = new Card(element);
     this.#cards.set(id, card);
-    (this.#inference?.cards ?? this.#root).append(element);
+    const parent = this.#cards.get(Card.parentId?.(id)) ?? this.#inference;
+    (parent?.cards ?? this.#root).append(element);
     if (card instanceof InferenceCard) this.#inference = card;
     return card;
   }
