@@ -25,7 +25,7 @@ from .frames import (
     decode_client,
     utf8_size,
 )
-from .identity import identify
+from .identity import can, identify
 from .log import wall_ms
 from .pool import CLOSE_RESTARTING, Connection
 from .pump import pump
@@ -68,7 +68,7 @@ class ChatConsumer(AsyncWebsocketConsumer):
             return
         conv_id = self._asked.get("conv_id", "")
         info = await hub().sessions.find(conv_id)
-        if info is not None and not identity.may_see(info):
+        if info is not None and not can(identity, "transcript", info):
             await self.close()
             return
         try:
@@ -81,7 +81,7 @@ class ChatConsumer(AsyncWebsocketConsumer):
         except (BadConvId, BadCursor, ProfileNotFound, Draining) as error:
             await self._refuse(error)
             return
-        if not identity.may_see(info):
+        if not can(identity, "transcript", info):
             await self.close()
             return
         self._conv_id = conv_id

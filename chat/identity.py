@@ -6,8 +6,9 @@ An owner is `user:<pk>` when signed in, else `visitor:<128 random bits kept insi
 from __future__ import annotations
 
 import secrets
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol, TypeAlias
 
 from django.contrib.auth.models import AbstractBaseUser, AnonymousUser, PermissionsMixin
 from django.contrib.sessions.backends.base import SessionBase
@@ -19,7 +20,28 @@ from .apps import hub
 from .errors import LoginRequired
 
 VISITOR_KEY = "visitor"
-VIEW_ANY = "sessions_app.view_livesession"
+
+Action: TypeAlias = Literal[
+    "view", "transcript", "send", "cancel", "step", "decide", "drop", "evict"
+]
+"""What one may want of a conversation: its state, its words, to prompt, to end an inference, to
+switch step mode, to decide a pause, to drop its sockets, to unload it."""
+
+PERMISSIONS: Mapping[Action, str] = {
+    "view": "sessions_app.view_livesession",
+    "transcript": "sessions_app.transcript_livesession",
+    "send": "sessions_app.transcript_livesession",
+    "cancel": "sessions_app.cancel_livesession",
+    "step": "sessions_app.step_livesession",
+    "decide": "sessions_app.step_livesession",
+    "drop": "sessions_app.cancel_livesession",
+    "evict": "sessions_app.cancel_livesession",
+}
+"""The permission that lets staff do it in any conversation."""
+
+OWNERS_ACTIONS: frozenset[Action] = frozenset(
+    ("view", "transcript", "send", "cancel", "step", "decide")
+)
 
 
 class _Owned(Protocol):
@@ -29,24 +51,27 @@ class _Owned(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """`owner` is None for somebody without a session; `sees_all` for staff with the permission."""
+    """`owner` is None for somebody without a session; `anywhere` is what staff are permitted."""
 
     owner: str | None
-    sees_all: bool = False
+    anywhere: frozenset[Action] = frozenset()
 
-    def may_see(self, conversation: _Owned) -> bool:
-        return self.sees_all or self.owner == conversation.owner
+
+def can(identity: Identity, action: Action, conversation: _Owned) -> bool:
+    """Whether somebody may do that with the conversation: the one rule of who may do what."""
+    is_owner = identity.owner is not None and identity.owner == conversation.owner
+    return action in identity.anywhere or (is_owner and action in OWNERS_ACTIONS)
 
 
 async def identify(user: AbstractBaseUser | AnonymousUser, session: SessionBase) -> Identity:
     """The identity behind a request or a socket. Signed-in accounts must be active."""
     if user.is_authenticated and user.is_active:
-        is_operator = (
-            isinstance(user, PermissionsMixin)
-            and getattr(user, "is_staff", False)
-            and await user.ahas_perm(VIEW_ANY)
-        )
-        return Identity(f"user:{user.pk}", is_operator)
+        anywhere: frozenset[Action] = frozenset()
+        if isinstance(user, PermissionsMixin) and getattr(user, "is_staff", False):
+            anywhere = frozenset(
+                [action for action, name in PERMISSIONS.items() if await user.ahas_perm(name)]
+            )
+        return Identity(f"user:{user.pk}", anywhere)
     visitor = await session.aget(VISITOR_KEY)
     if visitor is None or hub().settings.login_required:
         return Identity(None)
@@ -79,9 +104,9 @@ async def ensure_owner(request: HttpRequest) -> str:
     return f"visitor:{visitor}"
 
 
-async def visible(request: HttpRequest, conv_id: str) -> SessionInfo:
-    """The conversation, if the request may see it. Raises Http404 when absent or forbidden."""
+async def permitted(request: HttpRequest, action: Action, conv_id: str) -> SessionInfo:
+    """The conversation, if the request may do that. Raises Http404 when absent or forbidden."""
     info = await hub().sessions.find(conv_id)
-    if info is None or not (await identity_of(request)).may_see(info):
+    if info is None or not can(await identity_of(request), action, info):
         raise Http404("there is no such conversation")
     return info

@@ -23,7 +23,7 @@ from sessions_app.inference.errors import NoActiveInference, WebchatError
 
 from .apps import hub
 from .cards import BLANK_CARDS, arrange
-from .identity import ensure_owner, visible
+from .identity import ensure_owner, permitted
 from .submission import cookie_profile, submit_prompt
 
 DRAFT_TAG = "draft"
@@ -66,9 +66,10 @@ async def home(request: HttpRequest) -> HttpResponse:
 @page
 async def conversation(request: HttpRequest, conv_id: str) -> HttpResponse:
     """One conversation as it stands; scripts follow it from the cursor in the page."""
-    info = await visible(request, conv_id)
+    info = await permitted(request, "transcript", conv_id)
     if request.method == "POST":
         if "stop" in request.POST:
+            await permitted(request, "cancel", conv_id)
             await _stop(request, conv_id)
         else:
             await _submit(request, conv_id)

@@ -57,7 +57,7 @@ async def submit_prompt(
     return await hub().sessions.submit(
         PromptRequest(
             owner=await ensure_owner(request),
-            sees_all=(await identity_of(request)).sees_all,
+            sees_all="send" in (await identity_of(request)).anywhere,
             prompt=prompt,
             conv_id=conv_id,
             profile=profile,

@@ -17,7 +17,7 @@ from sessions_app.values import Policy, Queued, Submitted
 
 from .apps import hub
 from .errors import BadRequest, Forbidden, PromptTooLong, UnsupportedMediaType
-from .identity import identity_of, name_of, visible
+from .identity import identity_of, name_of, permitted
 from .ports import Decision, Resolved
 from .submission import PROFILE_COOKIE, cookie_profile, submit_prompt
 
@@ -108,7 +108,7 @@ def _submitted(answer: Submitted) -> HttpResponse:
 async def cancel(request: HttpRequest) -> HttpResponse:
     """POST /api/chat/cancel: ends the active inference."""
     body = _json(request, _CancelRequest)
-    await visible(request, body.conv_id)
+    await permitted(request, "cancel", body.conv_id)
     inference_id = await hub().sessions.cancel(
         body.conv_id, inference_id=body.inference_id, queue=body.queue
     )
@@ -119,7 +119,7 @@ async def cancel(request: HttpRequest) -> HttpResponse:
 async def remove_queued(request: HttpRequest) -> HttpResponse:
     """POST /api/chat/queue/remove: takes a waiting prompt out of the queue."""
     body = _json(request, _RemoveRequest)
-    await visible(request, body.conv_id)
+    await permitted(request, "cancel", body.conv_id)
     await hub().sessions.remove_queued(body.conv_id, body.idempotency_key)
     return _answer({"removed": True})
 
@@ -128,7 +128,7 @@ async def remove_queued(request: HttpRequest) -> HttpResponse:
 async def step_mode(request: HttpRequest) -> HttpResponse:
     """POST /api/debug/step-mode: the owner, or staff, has the agent stop at each step."""
     body = _json(request, _StepModeRequest)
-    await visible(request, body.conv_id)
+    await permitted(request, "step", body.conv_id)
     by = await name_of(request)
     await hub().sessions.set_step_mode(body.conv_id, body.enabled, by=by)
     return _answer({"conv_id": body.conv_id, "enabled": body.enabled})
@@ -138,7 +138,7 @@ async def step_mode(request: HttpRequest) -> HttpResponse:
 async def decide(request: HttpRequest) -> HttpResponse:
     """POST /api/debug/continue: ends a pause with a person's decision."""
     body = _json(request, _DecisionRequest)
-    await visible(request, body.conv_id)
+    await permitted(request, "decide", body.conv_id)
     for permission in await hub().sessions.pause_permissions(body.conv_id, body.pause_id):
         if not await (await request.auser()).ahas_perm(permission):
             raise Forbidden(f"deciding this pause needs the permission {permission}")
@@ -212,7 +212,7 @@ async def profile(request: HttpRequest) -> HttpResponse:
 @require_GET
 async def timeline(request: HttpRequest) -> HttpResponse:
     """GET /api/timeline: the fold of a conversation's frames."""
-    info = await visible(request, request.GET.get("conv_id", ""))
+    info = await permitted(request, "transcript", request.GET.get("conv_id", ""))
     since = request.GET.get("since_version", "0")
     if not (since.isascii() and since.isdigit() and len(since) <= 16):
         raise BadRequest(

@@ -12,13 +12,12 @@ import pytest
 import pytest_asyncio
 from asgiref.sync import sync_to_async
 from django.contrib.auth.models import AnonymousUser, Permission, User
-from django.contrib.contenttypes.models import ContentType
 from django.contrib.sessions.backends.signed_cookies import SessionStore
 from django.http import HttpRequest
 
 from chat.errors import LoginRequired
 from chat.hub import Hub
-from chat.identity import VISITOR_KEY, Identity, ensure_owner, identify
+from chat.identity import PERMISSIONS, VISITOR_KEY, Identity, can, ensure_owner, identify
 from tests.hub import running_hub
 
 
@@ -63,16 +62,16 @@ async def test_somebody_without_a_session_is_nobody(hub: Hub):
     nobody = await identify(AnonymousUser(), SessionStore())
 
     assert nobody.owner is None
-    assert not nobody.may_see(Conversation("visitor:a"))
-    assert not nobody.may_see(Conversation("user:1"))
+    assert not can(nobody, "transcript", Conversation("visitor:a"))
+    assert not can(nobody, "transcript", Conversation("user:1"))
 
 
 async def test_a_visitor_sees_their_own_alone(hub: Hub):
     visitor = await identify(AnonymousUser(), request("a").session)
 
-    assert visitor.may_see(Conversation("visitor:a"))
-    assert not visitor.may_see(Conversation("visitor:b"))
-    assert not visitor.may_see(Conversation("user:a"))
+    assert can(visitor, "transcript", Conversation("visitor:a"))
+    assert not can(visitor, "transcript", Conversation("visitor:b"))
+    assert not can(visitor, "transcript", Conversation("user:a"))
 
 
 async def test_where_signing_in_is_required_a_visitor_is_nobody(settings):
@@ -87,7 +86,7 @@ async def test_an_account_is_its_number_and_no_visitor(hub: Hub):
     account = await identify(User(pk=7, username="a"), request("a").session)
 
     assert account == Identity("user:7")
-    assert not account.may_see(Conversation("visitor:a"))
+    assert not can(account, "transcript", Conversation("visitor:a"))
 
 
 async def test_an_account_that_was_closed_is_no_account(hub: Hub):
@@ -98,29 +97,47 @@ async def test_an_account_that_was_closed_is_no_account(hub: Hub):
 
 
 @pytest.mark.parametrize(
-    ("staff", "superuser", "sees_all"),
+    ("staff", "superuser", "everything"),
     [(True, True, True), (False, True, False), (True, False, False), (False, False, False)],
 )
 @pytest.mark.django_db(transaction=True)
-async def test_only_staff_with_the_permission_sees_all(
-    hub: Hub, staff: bool, superuser: bool, sees_all: bool
+async def test_only_staff_with_the_permission_may_do_it_anywhere(
+    hub: Hub, staff: bool, superuser: bool, everything: bool
 ):
     user = await User.objects.acreate(username="a", is_staff=staff, is_superuser=superuser)
+    somebody = await identify(user, SessionStore())
 
-    assert await identify(user, SessionStore()) == Identity(f"user:{user.pk}", sees_all)
+    assert somebody.owner == f"user:{user.pk}"
+    assert somebody.anywhere == (frozenset(PERMISSIONS) if everything else frozenset())
 
 
+@pytest.mark.parametrize(
+    ("codename", "allowed"),
+    [
+        ("view_livesession", {"view"}),
+        ("transcript_livesession", {"transcript", "send"}),
+        ("cancel_livesession", {"cancel", "drop", "evict"}),
+        ("step_livesession", {"step", "decide"}),
+    ],
+)
 @pytest.mark.django_db(transaction=True)
-async def test_the_permission_can_be_given_to_staff_who_are_no_superusers(hub: Hub):
+async def test_each_permission_can_be_given_to_staff_who_are_no_superusers(
+    hub: Hub, codename: str, allowed: set[str]
+):
     @sync_to_async
     def give(user: User) -> None:
-        kind, _ = ContentType.objects.get_or_create(app_label="sessions_app", model="livesession")
-        permission, _ = Permission.objects.get_or_create(
-            content_type=kind, codename="view_livesession", defaults={"name": "Can view sessions"}
-        )
-        user.user_permissions.add(permission)
+        user.user_permissions.add(Permission.objects.get(codename=codename))
 
     user = await User.objects.acreate(username="a", is_staff=True)
     await give(user)
+    somebody = await identify(user, SessionStore())
 
-    assert (await identify(user, SessionStore())).sees_all is True
+    may = {action for action in PERMISSIONS if can(somebody, action, Conversation("user:0"))}
+    assert may == allowed
+
+
+async def test_an_owner_may_not_drop_or_evict_their_own():
+    owner = Identity("visitor:a")
+
+    may = {action for action in PERMISSIONS if can(owner, action, Conversation("visitor:a"))}
+    assert may == {"view", "transcript", "send", "cancel", "step", "decide"}
