@@ -9,6 +9,7 @@ from urllib.parse import parse_qs
 
 from channels.generic.websocket import AsyncWebsocketConsumer
 
+from sessions_app.access import can
 from sessions_app.inference.errors import Draining, ProfileNotFound
 
 from .apps import hub
@@ -25,7 +26,7 @@ from .frames import (
     decode_client,
     utf8_size,
 )
-from .identity import can, identify
+from .identity import identify
 from .log import wall_ms
 from .pool import CLOSE_RESTARTING, Connection
 from .pump import pump

@@ -1,4 +1,4 @@
-"""Who is asking, and what they may see: the one authorisation rule of the transport.
+"""Who is asking: from a request or a socket to an Identity, which `sessions_app.access` judges.
 
 An owner is `user:<pk>` when signed in, else `visitor:<128 random bits kept inside the session>`.
 """
@@ -6,14 +6,13 @@ An owner is `user:<pk>` when signed in, else `visitor:<128 random bits kept insi
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Literal, Protocol, TypeAlias
 
-from django.contrib.auth.models import AbstractBaseUser, AnonymousUser, PermissionsMixin
+from asgiref.sync import sync_to_async
+from django.contrib.auth.models import AbstractBaseUser, AnonymousUser
 from django.contrib.sessions.backends.base import SessionBase
 from django.http import Http404, HttpRequest
 
+from sessions_app.access import Action, Identity, account, can
 from sessions_app.values import SessionInfo
 
 from .apps import hub
@@ -21,57 +20,11 @@ from .errors import LoginRequired
 
 VISITOR_KEY = "visitor"
 
-Action: TypeAlias = Literal[
-    "view", "transcript", "send", "cancel", "step", "decide", "drop", "evict"
-]
-"""What one may want of a conversation: its state, its words, to prompt, to end an inference, to
-switch step mode, to decide a pause, to drop its sockets, to unload it."""
-
-PERMISSIONS: Mapping[Action, str] = {
-    "view": "sessions_app.view_livesession",
-    "transcript": "sessions_app.transcript_livesession",
-    "send": "sessions_app.transcript_livesession",
-    "cancel": "sessions_app.cancel_livesession",
-    "step": "sessions_app.step_livesession",
-    "decide": "sessions_app.step_livesession",
-    "drop": "sessions_app.cancel_livesession",
-    "evict": "sessions_app.cancel_livesession",
-}
-"""The permission that lets staff do it in any conversation."""
-
-OWNERS_ACTIONS: frozenset[Action] = frozenset(
-    ("view", "transcript", "send", "cancel", "step", "decide")
-)
-
-
-class _Owned(Protocol):
-    @property
-    def owner(self) -> str: ...
-
-
-@dataclass(frozen=True, slots=True)
-class Identity:
-    """`owner` is None for somebody without a session; `anywhere` is what staff are permitted."""
-
-    owner: str | None
-    anywhere: frozenset[Action] = frozenset()
-
-
-def can(identity: Identity, action: Action, conversation: _Owned) -> bool:
-    """Whether somebody may do that with the conversation: the one rule of who may do what."""
-    is_owner = identity.owner is not None and identity.owner == conversation.owner
-    return action in identity.anywhere or (is_owner and action in OWNERS_ACTIONS)
-
 
 async def identify(user: AbstractBaseUser | AnonymousUser, session: SessionBase) -> Identity:
     """The identity behind a request or a socket. Signed-in accounts must be active."""
     if user.is_authenticated and user.is_active:
-        anywhere: frozenset[Action] = frozenset()
-        if isinstance(user, PermissionsMixin) and getattr(user, "is_staff", False):
-            anywhere = frozenset(
-                [action for action, name in PERMISSIONS.items() if await user.ahas_perm(name)]
-            )
-        return Identity(f"user:{user.pk}", anywhere)
+        return await sync_to_async(account)(user)
     visitor = await session.aget(VISITOR_KEY)
     if visitor is None or hub().settings.login_required:
         return Identity(None)
@@ -105,7 +58,10 @@ async def ensure_owner(request: HttpRequest) -> str:
 
 
 async def permitted(request: HttpRequest, action: Action, conv_id: str) -> SessionInfo:
-    """The conversation, if the request may do that. Raises Http404 when absent or forbidden."""
+    """The conversation, if the request may do that. Raises Http404 when absent or forbidden.
+
+    The account, its password and its permissions are those of this moment.
+    """
     info = await hub().sessions.find(conv_id)
     if info is None or not can(await identity_of(request), action, info):
         raise Http404("there is no such conversation")

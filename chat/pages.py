@@ -66,14 +66,15 @@ async def home(request: HttpRequest) -> HttpResponse:
 @page
 async def conversation(request: HttpRequest, conv_id: str) -> HttpResponse:
     """One conversation as it stands; scripts follow it from the cursor in the page."""
-    info = await permitted(request, "transcript", conv_id)
     if request.method == "POST":
         if "stop" in request.POST:
             await permitted(request, "cancel", conv_id)
             await _stop(request, conv_id)
         else:
+            await permitted(request, "send", conv_id)
             await _submit(request, conv_id)
         return SeeOther(request.path)
+    info = await permitted(request, "transcript", conv_id)
     snapshot = await hub().streams.snapshot(conv_id)
     context = {
         "info": info,

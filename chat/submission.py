@@ -11,7 +11,7 @@ from sessions_app.values import Policy, PromptRequest, Submitted
 
 from .apps import hub
 from .errors import BadRequest, MissingPrompt, PromptTooLong
-from .identity import ensure_owner, identity_of
+from .identity import ensure_owner
 from .translate import well_formed
 
 PROFILE_COOKIE = "chat_profile"
@@ -57,7 +57,6 @@ async def submit_prompt(
     return await hub().sessions.submit(
         PromptRequest(
             owner=await ensure_owner(request),
-            sees_all="send" in (await identity_of(request)).anywhere,
             prompt=prompt,
             conv_id=conv_id,
             profile=profile,

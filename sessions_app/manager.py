@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Protocol
 from uuid import uuid4
 
+from .access import Identity, can
 from .idempotency import IdempotencyKeys, request_hash
 from .inference.engine import Closing
 from .inference.errors import ConversationNotFound, Draining, UnknownPause
@@ -151,7 +152,7 @@ class SessionManager:
         if earlier is not None:
             return earlier, True
         session = self._sessions.get(request.conv_id) if request.conv_id else None
-        if session is not None and session.owner != request.owner and not request.sees_all:
+        if session is not None and not can(Identity(request.owner), "send", session):
             raise ConversationNotFound("there is no such conversation")
         profile = None if request.profile is None else self._profiles.get(request.profile)
         base = profile or (

@@ -40,7 +40,7 @@ Policy: TypeAlias = Literal["queue", "reject", "interrupt"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PromptRequest:
-    """A prompt as a client gave it. `owner` asks; `sees_all` lets staff into any conversation.
+    """A prompt as a client gave it. `owner` asks.
 
     `conv_id` None: a new conversation. `profile` is what the request itself names; a conversation
     made for it gets that, or `new_profile`. `overrides` is the JSON given, unchecked.
@@ -48,7 +48,6 @@ class PromptRequest:
 
     owner: str
     prompt: str
-    sees_all: bool = False
     conv_id: str | None = None
     profile: str | None = None
     new_profile: str | None = None

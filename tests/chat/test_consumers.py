@@ -104,7 +104,7 @@ def tasks() -> set[str]:
 
 
 def asked(prompt: str, conv_id: str) -> PromptRequest:
-    return PromptRequest(owner="visitor:test", sees_all=True, prompt=prompt, conv_id=conv_id)
+    return PromptRequest(owner="visitor:anna", prompt=prompt, conv_id=conv_id)
 
 
 async def test_a_socket_is_in_the_control_group_from_its_greeting_to_its_end(hub: Hub, conv: str):

@@ -145,13 +145,6 @@ async def test_submit_to_somebody_elses_conversation_is_refused_as_if_it_were_ab
     assert bench.sinks["conv"].record == []
 
 
-async def test_who_sees_all_may_ask_in_any_conversation():
-    bench = Bench()
-    await bench.open("conv", owner=BERT)
-    answer, _ = await bench.ask(sees_all=True)
-    assert isinstance(answer, Started)
-
-
 async def test_submit_with_an_unknown_profile_changes_nothing():
     bench = Bench()
     await bench.open()
