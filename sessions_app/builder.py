@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 from .inference.engine import Closing, Engine
-from .inference.engines.catalog import Credentials, build_engine
 from .inference.executor import ToolExecutor
 from .inference.middleware import MiddlewareRegistry, block_ordering, system_prompt
 from .inference.runner import InferenceRunner, LoadUser, nobody
@@ -16,11 +16,14 @@ from .session import Session
 
 
 class ProfileEngineBuilder:
-    """Builds runners from profiles. Engines of the same model are shared: they keep no state."""
+    """Builds runners from profiles. Engines of the same model are shared: they keep no state.
+
+    `build_engine` makes the engine of a model's name, and may raise ConfigurationError.
+    """
 
     def __init__(
         self,
-        credentials: Credentials,
+        build_engine: Callable[[str], Engine],
         *,
         tools: ToolRegistry,
         middlewares: MiddlewareRegistry,
@@ -30,7 +33,7 @@ class ProfileEngineBuilder:
         inference_timeout: float,
         cancel_grace: float,
     ) -> None:
-        self._credentials = credentials
+        self._build_engine = build_engine
         self._tools = tools
         self._middlewares = middlewares
         self._executor = executor
@@ -87,5 +90,5 @@ class ProfileEngineBuilder:
     def _engine(self, model: str) -> Engine:
         engine = self._engines.get(model)
         if engine is None:
-            engine = self._engines[model] = build_engine(model, self._credentials)
+            engine = self._engines[model] = self._build_engine(model)
         return engine

@@ -62,9 +62,13 @@ def _duplicate_slugs() -> Iterator[CheckMessage]:
 
 def _unusable_models() -> Iterator[CheckMessage]:
     conf = session_settings()
+    try:
+        own = conf.load_engines()
+    except ConfigurationError:
+        return  # told by _unusable_profiles
     for model in dict.fromkeys(profile.model for profile in conf.resolved_profiles()):
         try:
-            check_spec(model, conf.credentials())
+            check_spec(model, conf.credentials(), own)
         except ConfigurationError as error:
             yield Error(f"Model {model!r}: {error}", hint=error.hint, id="sessions_app.E004")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Any
 
 import msgspec
@@ -10,7 +10,8 @@ from django.conf import settings as django_settings
 from django.utils.module_loading import import_string
 
 from .builder import ProfileEngineBuilder
-from .inference.engines.catalog import Credentials
+from .inference.engine import Engine
+from .inference.engines.catalog import SHIPPED, Credentials, EngineFactory, build_engine
 from .inference.errors import ConfigurationError
 from .inference.executor import ToolExecutor
 from .inference.middleware import default_registry
@@ -38,6 +39,7 @@ class SessionSettings(msgspec.Struct, frozen=True, kw_only=True, rename="upper")
 
     profiles: Annotated[tuple[Profile, ...], msgspec.Meta(min_length=1)]
     model: str = "demo"
+    engines: dict[str, str] = {}
     openai_base_url: str = ""
     openai_api_key: str = ""
     anthropic_api_key: str = ""
@@ -84,6 +86,21 @@ class SessionSettings(msgspec.Struct, frozen=True, kw_only=True, rename="upper")
             for profile in self.profiles
         )
 
+    def load_engines(self) -> Mapping[str, EngineFactory]:
+        """The app's own engines of WEBCHAT['ENGINES']. Raises ConfigurationError."""
+        for name in self.engines:
+            if name in SHIPPED or not name or ":" in name:
+                raise ConfigurationError(
+                    f"WEBCHAT['ENGINES'] has the name {name!r}",
+                    hint=f"Choose a name without a colon, other than {', '.join(SHIPPED)}.",
+                )
+        return {
+            name: _load_callable(
+                dotted, key="ENGINES", hint="Name a class or function that makes an engine."
+            )
+            for name, dotted in self.engines.items()
+        }
+
     def load_tools(self) -> ToolRegistry:
         """The tools of WEBCHAT['TOOLS']. Raises ConfigurationError with what was wrong."""
         registry = ToolRegistry()
@@ -117,11 +134,22 @@ class SessionSettings(msgspec.Struct, frozen=True, kw_only=True, rename="upper")
         return persister
 
 
-def session_builder(settings: SessionSettings) -> ProfileEngineBuilder:
-    """The builder the settings describe. Raises ConfigurationError."""
+def session_builder(
+    settings: SessionSettings, *, engine: Engine | None = None, tools: Iterable[Tool] = ()
+) -> ProfileEngineBuilder:
+    """The builder the settings describe. Raises ConfigurationError.
+
+    For tests: `engine` answers in the place of every model, and each of `tools` takes the place of
+    the one of its name.
+    """
+    own = settings.load_engines()
+
+    def engine_of(model: str) -> Engine:
+        return engine or build_engine(model, settings.credentials(), own)
+
     return ProfileEngineBuilder(
-        settings.credentials(),
-        tools=settings.load_tools(),
+        engine_of,
+        tools=settings.load_tools().replaced(tools),
         middlewares=default_registry,
         executor=settings.load_executor(),
         load_user=load_user,
@@ -142,6 +170,16 @@ def _load(name: str, *, key: str) -> Any:
             f"WEBCHAT[{key!r}] names {name!r}, which cannot be imported: {error}",
             hint="Write the dotted name of something importable, as in myapp.tools.lookup.",
         ) from None
+
+
+def _load_callable(name: str, *, key: str, hint: str) -> Any:
+    """What a dotted name stands for, if that can be called."""
+    found = _load(name, key=key)
+    if not callable(found):
+        raise ConfigurationError(
+            f"WEBCHAT[{key!r}] names {name!r}, which is a {type(found).__name__}", hint=hint
+        )
+    return found
 
 
 def given() -> Mapping[str, Any]:

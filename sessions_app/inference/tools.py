@@ -131,6 +131,15 @@ class ToolRegistry:
             chosen.append(tool)
         return ToolRegistry(chosen)
 
+    def replaced(self, tools: Iterable[Tool]) -> ToolRegistry:
+        """The registry with `tools` in the places of those of their names.
+
+        Raises ConfigurationError for a name it does not have.
+        """
+        instead = {tool.name: tool for tool in tools}
+        self.only(instead)
+        return ToolRegistry(instead.get(tool.name, tool) for tool in self)
+
     @property
     def names(self) -> tuple[str, ...]:
         return tuple(self._tools)

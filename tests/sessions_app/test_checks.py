@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 from django.core.checks import CheckMessage, run_checks
 
+from sessions_app.inference.engines.demo import DemoEngine
+
 ROOT = Path(__file__).resolve().parents[2]
 DEFAULT = {"slug": "default"}
 
@@ -109,6 +111,37 @@ def test_a_profiles_own_model_is_checked_too_and_each_once(settings):
 
     assert error.id == "sessions_app.E004"
     assert "'nothing:x'" in error.msg
+
+
+def parrot(model: str) -> DemoEngine:
+    return DemoEngine()
+
+
+PARROT = {"parrot": f"{__name__}.parrot"}
+
+
+@pytest.mark.parametrize("model", ["parrot", "parrot:green"])
+def test_a_model_may_be_an_engine_of_the_apps_own(settings, model: str):
+    assert found(settings, PROFILES=[DEFAULT], MODEL=model, ENGINES=PARROT) == []
+    [error] = found(settings, PROFILES=[DEFAULT], MODEL="parot", ENGINES=PARROT)
+    assert "Did you mean 'parrot'?" in error.msg
+
+
+@pytest.mark.parametrize(
+    ("engines", "said"),
+    [
+        ({"demo": "chat.nothing"}, "has the name 'demo'"),
+        ({"a:b": "chat.nothing"}, "has the name 'a:b'"),
+        ({"parrot": "chat.nothing"}, "cannot be imported"),
+        ({"parrot": "sessions_app.conf.DEFAULT_TOOLS"}, "which is a tuple"),
+    ],
+)
+def test_an_engine_that_cannot_be_made_is_an_error(settings, engines: object, said: str):
+    [error] = found(settings, PROFILES=[DEFAULT], ENGINES=engines)
+
+    assert error.id == "sessions_app.E005"
+    assert said in error.msg
+    assert error.hint
 
 
 @pytest.mark.parametrize(

@@ -155,7 +155,7 @@ async def test_the_slot_is_free_again_whatever_happened(steps: list[Step]):
     bench = Bench(*steps)
     await bench.ask()
     assert bench.session.active is None
-    bench.engine.steps = (TextDelta("again"),)
+    bench.engine.play(TextDelta("again"))
     await bench.ask("again")
     assert [turn.metadata.outcome is not None for turn in bench.session.turns] == [True, True]
 
@@ -411,7 +411,7 @@ async def test_the_history_alternates_and_each_inference_ends_once_whatever_happ
     bench = Bench()
     for words, cancel in asked:
         gate = Gate("middle")
-        bench.engine.steps = tuple(scripted(words, gate))
+        bench.engine.play(*scripted(words, gate))
         handle = bench.session.start(queue.Prompt(text="hi", key="k"))
         if cancel:
             handle.cancel()

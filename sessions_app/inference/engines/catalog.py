@@ -1,13 +1,16 @@
 """From a name to an engine: `demo`, `openai-chat:…`, `anthropic:…`, `google:…`, `local:smollm2`.
 
+An app's own names stand beside these, see `EngineFactory`.
+
 Importing this module and `check_spec` cost nothing. The first `build_engine` of a provider imports
 its client library, the one of a local model loads it: do it at start, not while people wait.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, TypeAlias
 from urllib.parse import urlsplit
 
 from ..engine import Engine
@@ -21,6 +24,11 @@ EXAMPLES = (
     "demo, openai-chat:gpt-5-mini, anthropic:claude-sonnet-4-5, google:gemini-2.5-flash "
     "or local:smollm2"
 )
+
+SHIPPED = ("demo", "local", *WIRES)
+
+EngineFactory: TypeAlias = Callable[[str], Engine]
+"""Makes an app's own engine. It is given what follows the colon: for `parrot:green`, `green`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,9 +46,16 @@ class Credentials:
     google_base_url: str = ""
 
 
-def build_engine(spec: str, credentials: Credentials) -> Engine:
-    """The engine that `spec` names. Raises ConfigurationError as `check_spec` does."""
-    match _named(spec, credentials):
+def build_engine(
+    spec: str, credentials: Credentials, own: Mapping[str, EngineFactory] | None = None
+) -> Engine:
+    """The engine that `spec` names, with the app's `own` ones by their names.
+
+    Raises ConfigurationError as `check_spec` does.
+    """
+    match _named(spec, credentials, own or {}):
+        case _Own(factory, model):
+            return _made(factory, model, spec)
         case "demo":
             return DemoEngine()
         case "local":
@@ -52,10 +67,12 @@ def build_engine(spec: str, credentials: Credentials) -> Engine:
             return ProviderEngine(endpoint)
 
 
-def check_spec(spec: str, credentials: Credentials) -> None:
+def check_spec(
+    spec: str, credentials: Credentials, own: Mapping[str, EngineFactory] | None = None
+) -> None:
     """Raises ConfigurationError if `spec` cannot be built. Imports no library and calls nobody."""
-    match _named(spec, credentials):
-        case "demo":
+    match _named(spec, credentials, own or {}):
+        case "demo" | _Own():
             pass
         case "local":
             local.require_packages()
@@ -63,9 +80,19 @@ def check_spec(spec: str, credentials: Credentials) -> None:
             _require_packages(endpoint.wire)
 
 
-def _named(spec: str, credentials: Credentials) -> Literal["demo", "local"] | Endpoint:
-    """What `spec` stands for: one of ours, or a model behind an API."""
+@dataclass(frozen=True, slots=True)
+class _Own:
+    factory: EngineFactory
+    model: str
+
+
+def _named(
+    spec: str, credentials: Credentials, own: Mapping[str, EngineFactory]
+) -> Literal["demo", "local"] | Endpoint | _Own:
+    """What `spec` stands for: one of ours, an app's own, or a model behind an API."""
     scheme, colon, model = spec.strip().partition(":")
+    if scheme in own:
+        return _Own(own[scheme], model)
     if scheme == "demo":
         if colon:
             raise ConfigurationError(
@@ -84,7 +111,7 @@ def _named(spec: str, credentials: Credentials) -> Literal["demo", "local"] | En
     wire = WIRES.get(scheme)
     if wire is None:
         raise ConfigurationError(
-            unknown("model scheme", scheme, ("demo", "local", *WIRES)),
+            unknown("model scheme", scheme, (*SHIPPED, *own)),
             hint=f"Set WEBCHAT_MODEL to one of these forms: {EXAMPLES}.",
         )
     if not model.strip():
@@ -110,6 +137,18 @@ def _named(spec: str, credentials: Credentials) -> Literal["demo", "local"] | En
             hint=f"Copy the key again, without quotes or line breaks, into {wire.key_variable}.",
         )
     return endpoint
+
+
+def _made(factory: EngineFactory, model: str, spec: str) -> Engine:
+    engine = factory(model)
+    if not isinstance(getattr(engine, "model", None), str) or not callable(
+        getattr(engine, "infer", None)
+    ):
+        raise ConfigurationError(
+            f"what was made for the model {spec!r} is no engine but a {type(engine).__name__}",
+            hint="An engine has a text `model` and `async infer(turn)`; see docs/engines.md.",
+        )
+    return engine
 
 
 def _access(wire: Wire, credentials: Credentials) -> tuple[str, str]:

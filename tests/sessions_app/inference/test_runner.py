@@ -284,7 +284,7 @@ async def test_a_cancel_asked_for_twice_is_one_cancel_and_the_first_reason_count
 async def test_a_cancel_between_the_engines_end_and_the_decision_still_counts():
     run = Run(ScriptedEngine())
     # The last thing the engine does, so its call is over before the runner looks.
-    run.engine.steps = (TextDelta("all of it"), run.cancellation.request)
+    run.engine.play(TextDelta("all of it"), run.cancellation.request)
     turn = await run.end()
     assert run.finished.status == "cancelled"
     assert answer(turn).text == "all of it"

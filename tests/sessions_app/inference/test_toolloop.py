@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -21,63 +21,44 @@ from sessions_app.inference.executor import DefaultToolExecutor
 from sessions_app.inference.runner import Cancellation, InferenceRunner
 from sessions_app.inference.steps import StepController
 from sessions_app.inference.toolloop import LoopConfig, SnapshotPhase, ToolLoop
-from sessions_app.inference.tools import Tool, ToolRegistry, offered, tool
+from sessions_app.inference.tools import ToolRegistry, tool
 from sessions_app.inference.turns import LlmText, ToolCall, ToolUse, Turn, TurnMetadata, User
-from sessions_app.testing import Gate, RecordingSink
+from sessions_app.testing import GatedTool, RecordingSink, ScriptedEngine, Step
 
 pytestmark = pytest.mark.virtual
 
 DANGEROUS = {"requires_approval": True}
 
 
-class Asking:
-    """An engine that asks for one list of calls in each model call, then answers."""
-
-    model = "asking"
-
-    def __init__(self, *asks: list[ToolCall]) -> None:
-        self.asks = list(asks)
-        self.turns: list[Turn] = []
-        self.offers: list[tuple[str, ...]] = []
-
-    async def infer(self, turn: Turn) -> Turn:
-        self.turns.append(turn)
-        self.offers.append(tuple(each.name for each in offered().tools))
-        if self.asks:
-            return turn.with_blocks(*self.asks.pop(0))
-        return turn.with_blocks(LlmText(text="done"))
-
-
 def call(name: str = "double", call_id: str = "call_1", **arguments: Any) -> ToolCall:
     return ToolCall(call_id=call_id, name=name, arguments=arguments)
+
+
+async def double(number: int) -> int:
+    """Doubles a number."""
+    return number * 2
 
 
 class Bench:
     """One run of the loop, its tools and its pauses."""
 
-    def __init__(self, *asks: list[ToolCall], options: dict[str, Any] | None = None) -> None:
-        self.ran: list[int] = []
-        self.engine = Asking(*asks)
+    def __init__(
+        self, *asks: Sequence[Step], options: dict[str, Any] | None = None, gated: bool = False
+    ) -> None:
+        self.engine = ScriptedEngine(*asks, ["done"])
         self.sink = RecordingSink()
         self.steps = StepController()
         self.phases: list[SnapshotPhase] = []
-        self.gate: Gate | None = None
-
-        async def double(number: int) -> int:
-            """Doubles a number."""
-            self.ran.append(number)
-            if self.gate is not None:
-                await self.gate.passed()
-            return number * 2
-
-        self.tool: Tool = tool(**(options or {}))(double)
+        self.double = GatedTool(tool(**(options or {}))(double))
+        if not gated:
+            self.double.gate.open()
         self.cancellation: Cancellation | None = None
 
     async def run(self, **config: Any) -> Turn:
         runner = InferenceRunner(
             self.engine,
             loop=ToolLoop(DefaultToolExecutor(), self.steps, config=LoopConfig(**config)),
-            tools=ToolRegistry([self.tool]),
+            tools=ToolRegistry([self.double.tool]),
             observer=lambda phase, turn: self.phases.append(phase),
         )
         metadata = TurnMetadata(session_id="s", inference_id="i")
@@ -101,6 +82,10 @@ class Bench:
         return [event for event in self.sink.events if isinstance(event, kind)]
 
     @property
+    def ran(self) -> list[int]:
+        return [arguments["number"] for arguments in self.double.calls]
+
+    @property
     def statuses(self) -> list[str]:
         return [event.status for event in self.events(ToolCallFinished)]
 
@@ -120,7 +105,8 @@ async def test_a_call_runs_and_the_model_reads_its_result():
     turn = await bench.run()
     assert results(turn) == [("success", "42")]
     assert bench.outcome == "completed"
-    assert bench.engine.offers == [("double",), ("double",)]
+    offers = [[each.name for each in offer.tools] for offer in bench.engine.offers]
+    assert offers == [["double"], ["double"]]
     assert results(bench.engine.turns[-1]) == [("success", "42")]
     kinds = [type(e) for e in bench.sink.events]
     order = [ToolCallRequested, ToolCallStarted, ToolCallFinished, InferenceFinished]
@@ -331,10 +317,9 @@ async def test_what_was_agreed_to_is_what_runs_and_nothing_else():
 
 
 async def test_cancel_in_a_tool_closes_it_as_cancelled_before_the_end():
-    bench = Bench([call(number=1), call(call_id="call_2", number=2)])
-    bench.gate = Gate("in the tool")
+    bench = Bench([call(number=1), call(call_id="call_2", number=2)], gated=True)
     task = bench.start()
-    await bench.gate.reached()
+    await bench.double.gate.reached()
     assert bench.cancellation is not None
     bench.cancellation.request()
     turn = await task
@@ -345,8 +330,7 @@ async def test_cancel_in_a_tool_closes_it_as_cancelled_before_the_end():
 
 
 async def test_a_tool_that_aborts_fails_the_inference_and_its_results_stay_in_the_history():
-    bench = Bench([call(number=1)], options={"on_error": "abort", "timeout": 5})
-    bench.gate = Gate("never")
+    bench = Bench([call(number=1)], options={"on_error": "abort", "timeout": 5}, gated=True)
     turn = await bench.run()
     assert bench.outcome == "failed"
     assert [status for status, _ in results(turn)] == ["timeout"]

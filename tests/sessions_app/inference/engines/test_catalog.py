@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 
 from sessions_app.inference.engines.catalog import Credentials, build_engine, check_spec
 from sessions_app.inference.engines.demo import DemoEngine
 from sessions_app.inference.errors import ConfigurationError
+from sessions_app.testing import ScriptedEngine
 
 KEYS = Credentials(
     openai_api_key="sk-openai-1", anthropic_api_key="sk-ant-2", gemini_api_key="AIza-3"
@@ -43,6 +45,24 @@ def test_demo_needs_nothing() -> None:
 def test_an_engine_is_named_like_its_setting(spec: str) -> None:
     check_spec(spec, KEYS)
     assert build_engine(spec, KEYS).model == spec
+
+
+def test_an_apps_own_engine_is_made_with_what_follows_its_name() -> None:
+    own = {"parrot": lambda model: ScriptedEngine(model=f"a {model or 'grey'} one")}
+    check_spec("parrot:green", KEYS, own)
+    assert build_engine("parrot:green", KEYS, own).model == "a green one"
+    assert build_engine("parrot", KEYS, own).model == "a grey one"
+    with pytest.raises(ConfigurationError, match="Did you mean 'parrot'"):
+        build_engine("parot", KEYS, own)
+
+
+def test_what_is_no_engine_is_refused_when_it_is_made() -> None:
+    class Mute:
+        model = "mute"
+
+    own: dict[str, Any] = {"mute": lambda model: Mute()}
+    with pytest.raises(ConfigurationError, match="is no engine but a Mute"):
+        build_engine("mute", KEYS, own)
 
 
 def test_no_key_is_in_a_repr() -> None:
