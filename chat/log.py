@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Literal, NamedTuple, Protocol, TypeAlias
 
+import msgspec
+
 from .frames import Cursor, StreamFrame
 from .timeline import Snapshot, Timeline
 
@@ -151,6 +153,7 @@ class MemoryFrameLog:
         return tuple(islice(self._entries, start, start + limit))
 
     async def snapshot(self, *, since_version: int = 0) -> Snapshot:
+        session = self._timeline.session
         return Snapshot(
             conv_id=self.conv_id,
             epoch=self.epoch,
@@ -160,6 +163,8 @@ class MemoryFrameLog:
             running=self.active_inference is not None,
             queue_depth=len(self._timeline.queue),
             queue=self._timeline.queue,
+            profile=msgspec.UNSET if session is None else session.profile,
+            step_mode=msgspec.UNSET if session is None else session.step_mode,
             entities=self._timeline.entities(since_version),
         )
 

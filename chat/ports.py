@@ -62,6 +62,12 @@ class Sessions(Protocol):
     async def remove_queued(self, conv_id: str, key: str) -> None:
         """Takes a waiting prompt out of the queue. Raises NotQueued, ConversationNotFound."""
 
+    async def run_queued_now(self, conv_id: str, key: str) -> str:
+        """Ends the active inference, whose id it returns; the waiting prompt is the next to run.
+
+        Raises NotQueued, also when it was taken up already, and ConversationNotFound.
+        """
+
     async def set_step_mode(self, conv_id: str, enabled: bool, *, by: str) -> None:
         """Switches step mode. Raises ConversationNotFound."""
 

@@ -32,7 +32,8 @@ class Entity(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 class Snapshot(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """A conversation as it stands at `version`; entities in order of first appearance.
 
-    `reason` says why a socket got it; the HTTP answer has none.
+    `reason` says why a socket got it; the HTTP answer has none. `profile` and `step_mode` are the
+    last `session.updated`'s, absent where there was none.
     """
 
     conv_id: str
@@ -44,6 +45,8 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     queue_depth: int
     entities: list[Entity]
     queue: list[dict[str, Any]] = []
+    profile: str | msgspec.UnsetType = msgspec.UNSET
+    step_mode: bool | msgspec.UnsetType = msgspec.UNSET
     reason: SnapshotReason | msgspec.UnsetType = msgspec.UNSET
 
 
@@ -65,6 +68,7 @@ class Timeline:
         self.version = 0
         self.active_inference: str | None = None
         self.queue: list[dict[str, Any]] = []
+        self.session: frames.SessionUpdatedData | None = None
         self._cards: dict[str, _Card] = {}
 
     def fold(self, frame: StreamFrame, *, seq: int, at_ms: int) -> None:
@@ -144,8 +148,8 @@ class Timeline:
             case frames.Log(data=log):
                 props = {"level": log.level, "message": log.message, "fields": log.fields}
                 self._put(frame.id, "log", seq, at_ms, props)
-            case frames.SessionUpdated():
-                pass
+            case frames.SessionUpdated(data=session):
+                self.session = session
             case _:
                 assert_never(frame)
 

@@ -11,6 +11,7 @@ urlpatterns = [
     path("chat/<str:profile>", views.chat, name="chat-profile"),
     path("api/chat/cancel", views.cancel, name="cancel"),
     path("api/chat/queue/remove", views.remove_queued, name="remove-queued"),
+    path("api/chat/queue/run", views.run_queued, name="run-queued"),
     path("api/debug/step-mode", views.step_mode, name="step-mode"),
     path("api/debug/continue", views.decide, name="decide"),
     path("api/chat/profiles", views.profiles, name="profiles"),

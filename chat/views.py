@@ -40,7 +40,7 @@ class _CancelRequest(msgspec.Struct):
     queue: bool = False
 
 
-class _RemoveRequest(msgspec.Struct):
+class _QueuedRequest(msgspec.Struct):
     conv_id: str
     idempotency_key: str
 
@@ -118,10 +118,19 @@ async def cancel(request: HttpRequest) -> HttpResponse:
 @require_POST
 async def remove_queued(request: HttpRequest) -> HttpResponse:
     """POST /api/chat/queue/remove: takes a waiting prompt out of the queue."""
-    body = _json(request, _RemoveRequest)
+    body = _json(request, _QueuedRequest)
     await permitted(request, "cancel", body.conv_id)
     await hub().sessions.remove_queued(body.conv_id, body.idempotency_key)
     return _answer({"removed": True})
+
+
+@require_POST
+async def run_queued(request: HttpRequest) -> HttpResponse:
+    """POST /api/chat/queue/run: ends the active inference for a prompt that waits."""
+    body = _json(request, _QueuedRequest)
+    await permitted(request, "cancel", body.conv_id)
+    cancelled = await hub().sessions.run_queued_now(body.conv_id, body.idempotency_key)
+    return _answer({"queue_position": 1, "inference_id": cancelled})
 
 
 @require_POST

@@ -183,6 +183,9 @@ class SessionManager:
     async def remove_queued(self, conv_id: str, key: str) -> None:
         self._session(conv_id).remove(key)
 
+    async def run_queued_now(self, conv_id: str, key: str) -> str:
+        return self._session(conv_id).run_now(key)
+
     async def set_step_mode(self, conv_id: str, enabled: bool, *, by: str) -> None:
         session = await self._load(conv_id)
         if session is None:
@@ -323,7 +326,7 @@ def _info(stored: StoredConversation) -> SessionInfo:
         profile=stored.profile,
         running=False,
         queue_depth=0,
-        step_mode=False,
+        step_mode=bool(stored.step_mode),
         created_ms=stored.created_ms,
         last_activity_ms=stored.last_activity_ms,
     )

@@ -65,6 +65,14 @@ class PromptQueue:
                 return prompt
         raise NotQueued("no prompt with this key waits; it may have been taken up already")
 
+    def promote(self, key: str) -> bool:
+        """Puts the prompt of that key in front; False when it was there. Raises NotQueued."""
+        first = self._prompts[0] if self._prompts else None
+        if first is not None and first.key == key:
+            return False
+        self._prompts.appendleft(self.remove(key))
+        return True
+
     def clear(self) -> bool:
         """Empties the queue; True when something waited."""
         waited = bool(self._prompts)

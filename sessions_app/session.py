@@ -140,6 +140,17 @@ class Session:
         self._queue.remove(key)
         self._sink.publish(self._queue.as_event())
 
+    def run_now(self, key: str) -> str:
+        """Ends the active inference, whose id it returns, for a prompt that waits: it is the next.
+
+        Raises NotQueued, also when the prompt was taken up already; then nothing is ended.
+        """
+        if self._queue.promote(key):
+            self._sink.publish(self._queue.as_event())
+        assert self.active is not None, "a prompt waits only while an inference is active"
+        self.active.cancel()
+        return self.active.inference_id
+
     def clear_queue(self) -> None:
         """Forgets all prompts that wait."""
         if self._queue.clear():
@@ -187,6 +198,7 @@ class Session:
             created_ms=self._created_ms,
             last_activity_ms=self._last_activity_ms,
             turns=self.turns,
+            step_mode=self.steps.enabled,
         )
 
     def restore(self, stored: StoredConversation) -> None:
@@ -196,6 +208,8 @@ class Session:
         self._title = stored.title
         self._created_ms = stored.created_ms
         self._last_activity_ms = stored.last_activity_ms
+        if stored.step_mode is not None:
+            self.steps.set_enabled(stored.step_mode, by="system")
 
     def touch(self) -> None:
         self._last_activity_ms = self._now_ms()

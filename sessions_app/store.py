@@ -21,6 +21,7 @@ class StoredConversation:
     created_ms: int
     last_activity_ms: int
     turns: tuple[Turn, ...] = ()
+    step_mode: bool | None = None  # None: as the profile has it
 
 
 class TurnStore(Protocol):

@@ -144,6 +144,7 @@ async def test_another_visitor_decides_nothing(anna: Visitor, bert: Visitor, con
         ("/api/debug/step-mode", {"conv_id": conv, "enabled": True}),
         ("/api/debug/continue", {"conv_id": conv, "pause_id": "x"}),
         ("/api/chat/queue/remove", {"conv_id": conv, "idempotency_key": "x"}),
+        ("/api/chat/queue/run", {"conv_id": conv, "idempotency_key": "x"}),
     ):
         assert (await bert.post(path, body)).status_code == 404
     unknown = await anna.post("/api/debug/continue", {"conv_id": conv, "pause_id": "x"})
@@ -200,3 +201,31 @@ async def test_a_prompt_that_interrupts_runs_next(anna: Visitor, conv: str):
         first = await socket.until("inference.finished")
         second = await socket.until("inference.finished")
     assert (first[-1]["data"]["status"], second[-1]["data"]["status"]) == ("cancelled", "completed")
+
+
+async def test_a_waiting_prompt_is_run_now(anna: Visitor, conv: str):
+    async with anna.socket(conv) as socket:
+        hanging = await anna.chat("hang", conv)
+        prompts = {"b": "hello", "c": "what is this"}
+        for key, prompt in prompts.items():
+            await anna.post("/chat", {"prompt": prompt, "conv_id": conv}, Idempotency_Key=key)
+        run = {"conv_id": conv, "idempotency_key": "c"}
+        answer = await anna.post("/api/chat/queue/run", run)
+        assert (answer.status_code, answer.json()) == (
+            200,
+            {"queue_position": 1, "inference_id": hanging["inference_id"]},
+        )
+        frames = [frame for _ in range(3) for frame in await socket.until("inference.finished")]
+        again = await anna.post("/api/chat/queue/run", run)
+        assert (again.status_code, again.json()["code"]) == (404, "not_queued")
+    orders = [
+        [item["idempotencyKey"] for item in frame["data"]["items"]]
+        for frame in of(frames, "queue.updated")
+    ]
+    assert orders == [["b"], ["b", "c"], ["c", "b"], ["b"], []]
+    said = [frame["data"]["content"] for frame in of(frames, "chat.message")]
+    assert said == ["hang", "what is this", "hello"]
+    replayed = await anna.post(
+        "/chat", {"prompt": prompts["c"], "conv_id": conv}, Idempotency_Key="c"
+    )
+    assert (replayed.status_code, replayed.json()["queue_position"]) == (202, 2)

@@ -89,16 +89,17 @@ class Page:
         self.entities: dict[str, Json] = {}
         self.version = 0
         self.running = False
+        self.session: Json = {}
 
     def replace(self, snapshot: Json) -> None:
         """Takes a snapshot instead of all that was there."""
         self.entities = {entity["id"]: undated(entity) for entity in snapshot["entities"]}
-        self.version, self.running = snapshot["version"], snapshot["running"]
+        self._state(snapshot)
 
     def update(self, snapshot: Json) -> None:
         """Takes a snapshot that holds only what changed."""
         self.entities |= {entity["id"]: undated(entity) for entity in snapshot["entities"]}
-        self.version, self.running = snapshot["version"], snapshot["running"]
+        self._state(snapshot)
 
     def take(self, event: Json) -> None:
         """Takes the next stream frame."""
@@ -142,9 +143,13 @@ class Page:
             case "log":
                 self._put(event, "log", **data)
             case "session.updated":
-                pass
+                self.session = {name: data[name] for name in ("profile", "stepMode")}
             case unknown:
                 raise AssertionError(f"the protocol has no {unknown!r}")
+
+    def _state(self, snapshot: Json) -> None:
+        self.version, self.running = snapshot["version"], snapshot["running"]
+        self.session = session_of(snapshot)
 
     def _put(self, event: Json, kind: str, **props: object) -> Json:
         id, seq = event["id"], event["seq"]
@@ -160,7 +165,13 @@ class Page:
     def assert_shows(self, snapshot: Json) -> None:
         """Fails unless the page shows exactly what the snapshot says."""
         assert (self.version, self.running) == (snapshot["version"], snapshot["running"])
+        assert self.session == session_of(snapshot)
         assert list(self.entities.values()) == [undated(e) for e in snapshot["entities"]]
+
+
+def session_of(snapshot: Json) -> Json:
+    """What the last `session.updated` said, as a snapshot has it."""
+    return {name: snapshot[name] for name in ("profile", "stepMode") if name in snapshot}
 
 
 def undated(entity: Json) -> Json:

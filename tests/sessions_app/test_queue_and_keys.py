@@ -31,7 +31,11 @@ pytestmark = pytest.mark.virtual
 
 ANNA, BERT = "visitor:anna", "visitor:bert"
 PROFILES = Profiles(
-    [Profile(slug="chat"), Profile(slug="open", tools=("calc",), allow_overrides=True)]
+    [
+        Profile(slug="chat"),
+        Profile(slug="open", tools=("calc",), allow_overrides=True),
+        Profile(slug="stepping", step_mode=True),
+    ]
 )
 
 
@@ -178,6 +182,35 @@ async def test_a_waiting_prompt_can_be_removed_once():
     assert bench.taken() == ["one", "three"]
 
 
+async def test_a_waiting_prompt_is_run_now_and_its_key_keeps_its_answer():
+    gate = Gate("busy")
+    bench = Bench(gate)
+    first = await bench.ask("one")
+    await bench.ask("two", "k2")
+    queued = await bench.ask("three", "k3")
+    assert isinstance(first, Started)
+    gate.open()
+    assert await bench.manager.run_queued_now("conv", "k3") == first.inference_id
+    assert bench.waiting() == ["three", "two"]
+    await bench.idle()
+    assert bench.taken() == ["one", "three", "two"]
+    assert bench.ends() == ["cancelled", "completed", "completed"]
+    assert await bench.answer("three", "k3") == (queued, True)
+
+
+async def test_to_run_now_what_was_taken_up_already_ends_nothing():
+    bench = Bench(Gate("first"), Gate("second"))
+    await bench.ask("one")
+    await bench.ask("two", "k2")
+    await bench.manager.run_queued_now("conv", "k2")
+    await asyncio.sleep(10)
+    assert bench.taken() == ["one", "two"]
+    with pytest.raises(NotQueued):
+        await bench.manager.run_queued_now("conv", "k2")
+    assert bench.ends() == ["cancelled"]
+    await bench.manager.aclose()
+
+
 async def test_cancel_lets_the_queue_go_on_and_may_empty_it():
     bench = Bench(Gate("for ever"))
     await bench.ask("one")
@@ -208,7 +241,8 @@ async def test_a_queued_prompt_whose_profile_breaks_fails_and_the_next_one_runs(
 @settings(max_examples=60, deadline=None)
 @given(
     st.lists(
-        st.sampled_from(["ask", "interrupt", "cancel", "remove", "empty", "wait"]), max_size=14
+        st.sampled_from(["ask", "interrupt", "cancel", "remove", "run", "empty", "wait"]),
+        max_size=14,
     )
 )
 async def test_whatever_is_asked_in_whatever_order_nothing_runs_twice_or_is_lost(script: list[str]):
@@ -236,6 +270,9 @@ async def test_whatever_is_asked_in_whatever_order_nothing_runs_twice_or_is_lost
                 model.appendleft(name)
         elif action == "remove" and model:
             await bench.manager.remove_queued("conv", model.pop())
+        elif action == "run" and model:
+            await bench.manager.run_queued_now("conv", model[-1])
+            model.rotate()
         elif action == "empty" and active:
             await bench.manager.cancel("conv", queue=True)
             model.clear()
@@ -365,6 +402,22 @@ async def test_an_idle_session_is_unloaded_and_its_history_comes_back_whole():
     await bench.idle()
     asked = [block.text for block in bench.engine.turns[-1].blocks if isinstance(block, User)]
     assert asked == ["one", "two"]
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+async def test_step_mode_is_as_it_was_when_an_unloaded_session_comes_back(enabled: bool):
+    bench = Bench()
+    await bench.ask("one", profile="stepping")
+    await bench.idle()
+    await bench.manager.set_step_mode("conv", enabled, by="anna")
+    bench.now += 301_000
+    await bench.manager.evict_idle()
+    for _ in ("stored", "live again"):
+        info = await bench.manager.find("conv")
+        assert info is not None
+        assert info.step_mode is enabled
+        await bench.ask("two", "two")
+    await bench.idle()
 
 
 @pytest.mark.parametrize("reason", ["watched", "running", "queued", "recent"])
