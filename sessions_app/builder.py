@@ -43,6 +43,11 @@ class ProfileEngineBuilder:
         self._grace = cancel_grace
         self._engines: dict[str, Engine] = {}
 
+    @property
+    def tools(self) -> ToolRegistry:
+        """Every tool a profile may allow."""
+        return self._tools
+
     def prepare(self, model: str) -> None:
         """Builds the model's engine now: a provider's library takes seconds to import."""
         self._engine(model)

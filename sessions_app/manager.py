@@ -10,19 +10,36 @@ from dataclasses import dataclass
 from typing import Protocol
 from uuid import uuid4
 
+import msgspec
+
 from .access import Identity, can
 from .idempotency import IdempotencyKeys, request_hash
 from .inference.engine import Closing
-from .inference.errors import ConversationNotFound, Draining, UnknownPause
+from .inference.errors import ConversationNotFound, Draining, RunInProgress, UnknownPause
 from .inference.events import EventSink
 from .inference.steps import Edits, PersonDecision, Resolution
+from .inference.tools import ToolRegistry
 from .profiles import Profiles, overridden
 from .queue import Prompt
 from .session import EngineBuilder, Session, TurnPersister, unpersisted
+from .stages import failures
 from .store import ConversationStore, NoTurnStore, StoredConversation, TurnStore
-from .values import ProfileInfo, PromptRequest, SessionInfo, Submitted
+from .transcript import readable
+from .values import (
+    LiveSession,
+    ProfileInfo,
+    PromptRequest,
+    SessionDetail,
+    SessionInfo,
+    Submitted,
+    Transcript,
+    Unloaded,
+)
 
 logger = logging.getLogger(__name__)
+
+SNAPSHOT_STEP = 200
+"""How many sessions are looked at before others have their turn."""
 
 
 class SessionStreams(Protocol):
@@ -74,6 +91,7 @@ class SessionManager:
     """Owns every session of the process, and the task that unloads idle ones.
 
     Belongs to one event loop. What a verb decides it decides in one step, with no await inside.
+    The secrets that `tools` declare are masked in what `transcript()` hands out.
     """
 
     def __init__(
@@ -82,6 +100,7 @@ class SessionManager:
         profiles: Profiles,
         builder: EngineBuilder,
         streams: SessionStreams,
+        tools: ToolRegistry | None = None,
         limits: ManagerLimits | None = None,
         turn_store: TurnStore | None = None,
         turn_persister: TurnPersister = unpersisted,
@@ -90,6 +109,7 @@ class SessionManager:
         self._profiles = profiles
         self._builder = builder
         self._streams = streams
+        self._tools = tools or ToolRegistry()
         self._limits = limits or ManagerLimits()
         self._turn_store = turn_store or NoTurnStore()
         self._turn_persister = turn_persister
@@ -232,6 +252,51 @@ class SessionManager:
             idempotency_keys=len(self._keys),
         )
 
+    async def live(self) -> tuple[LiveSession, ...]:
+        sessions = []
+        for number, session in enumerate(tuple(self._sessions.values()), 1):
+            sessions.append(session.live())
+            if number % SNAPSHOT_STEP == 0:
+                # Nobody's tokens wait for an operator's list of thousands.
+                await asyncio.sleep(0)
+        return tuple(sessions)
+
+    async def inspect(self, conv_id: str) -> SessionDetail | None:
+        session = self._sessions.get(conv_id)
+        if session is not None:
+            return session.inspect()
+        stored = self._store.get(conv_id) or await self._turn_store.load(conv_id)
+        return None if stored is None else self._unloaded(stored)
+
+    async def transcript(self, conv_id: str, *, turns: int) -> Transcript | None:
+        session = self._sessions.get(conv_id)
+        if session is not None:
+            said = session.transcript(turns=turns)
+        else:
+            stored = self._store.get(conv_id) or await self._turn_store.load(conv_id)
+            if stored is None:
+                return None
+            said = Transcript(
+                title=stored.title,
+                system_prompt=self._profiles.get_or_default(stored.profile).system_prompt,
+                turns=stored.turns[-turns:],
+                prompts={},
+                pauses={},
+            )
+        # In a thread: the turns of a long conversation hold many blocks.
+        shown = await asyncio.to_thread(readable, said.turns, self._tools)
+        return msgspec.structs.replace(said, turns=shown)
+
+    async def evict(self, conv_id: str) -> None:
+        session = self._session(conv_id)
+        info = session.info()
+        if info.running or info.queue_depth:
+            raise RunInProgress(
+                "An inference runs or prompts wait in this conversation; cancel them first."
+            )
+        self._unload(session)
+        await self._streams.unload(conv_id)
+
     async def evict_idle(self) -> tuple[str, ...]:
         """Unloads what nobody uses and forgets what is too old; returns what it unloaded.
 
@@ -247,8 +312,7 @@ class SessionManager:
                 and info.last_activity_ms <= idle_since
                 and not self._streams.watched(session.id)
             ):
-                del self._sessions[session.id]
-                self._store.put(session.stored())
+                self._unload(session)
                 evicted.append(session.id)
         for conv_id in evicted:
             await self._streams.unload(conv_id)
@@ -266,7 +330,7 @@ class SessionManager:
             session.closing = True
             session.clear_queue()
             if session.active is not None:
-                session.active.cancel(reason)
+                session.stop(reason)
                 running.append(session.active.wait())
         await asyncio.gather(*running, return_exceptions=True)
         if isinstance(self._builder, Closing):
@@ -283,6 +347,36 @@ class SessionManager:
             session = self._create(conv_id, owner=stored.owner, profile=stored.profile)
             session.restore(stored)
         return session
+
+    def _unload(self, session: Session) -> None:
+        """Live before, stored after: one step."""
+        del self._sessions[session.id]
+        self._store.put(session.stored())
+
+    def _unloaded(self, stored: StoredConversation) -> SessionDetail:
+        runtime = self._profiles.get_or_default(stored.profile).info()
+        return SessionDetail(
+            session=LiveSession(
+                conv_id=stored.conv_id,
+                owner=stored.owner,
+                profile=stored.profile,
+                model=runtime.model,
+                fingerprint=runtime.fingerprint,
+                state=Unloaded(since_ms=stored.last_activity_ms),
+                running_since_ms=None,
+                queue_depth=0,
+                step_mode=False,
+                turns=len(stored.turns),
+                errors=failures(stored.turns),
+                last_error=None,
+                created_ms=stored.created_ms,
+                last_activity_ms=stored.last_activity_ms,
+            ),
+            runtime=runtime,
+            pauses=(),
+            queue=(),
+            inferences=(),
+        )
 
     def _create(self, conv_id: str, *, owner: str, profile: str) -> Session:
         self._refuse_when_closing()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
 from typing import Annotated, Literal
 
 import msgspec
@@ -11,10 +12,10 @@ import msgspec
 from .inference.errors import BadOverride, OverridesNotAllowed, ProfileNotFound, unknown
 from .inference.middleware.registry import MiddlewareSpec
 from .inference.tools import ToolChoice
-from .values import ProfileInfo
+from .values import ProfileInfo, RuntimeInfo
 
 
-class Profile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Profile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, dict=True):
     """A named runtime. `model` is what WEBCHAT_MODEL takes; empty means that one."""
 
     slug: str
@@ -29,10 +30,25 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     approval: Literal["declared", "always"] = "declared"
     allow_overrides: bool = False
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
         """Names exactly this runtime: equal for equal profiles, in every process. No secret."""
         return hashlib.sha256(msgspec.json.encode(self, order="sorted")).hexdigest()[:16]
+
+    def info(self) -> RuntimeInfo:
+        """What an operator is shown of it."""
+        return RuntimeInfo(
+            profile=self.slug,
+            title=self.title or self.slug,
+            model=self.model,
+            fingerprint=self.fingerprint,
+            middlewares=tuple(spec.instance_id for spec in self.middlewares),
+            tools=self.tools,
+            tool_choice=self.tool_choice,
+            max_iterations=self.max_iterations,
+            approval=self.approval,
+            allow_overrides=self.allow_overrides,
+        )
 
 
 class Overrides(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -18,13 +18,15 @@ class Prompt:
     """A prompt on its way to an inference, with the runtime it asked for.
 
     `profile` becomes the session's from then on; `runtime` (its overrides applied) is for this
-    prompt alone. None: as the session has it when the prompt is taken up.
+    prompt alone. None: as the session has it when the prompt is taken up. `queued_ms`: since when
+    it waits.
     """
 
     text: str
     key: str
     profile: Profile | None = None
     runtime: Profile | None = None
+    queued_ms: int | None = None
 
 
 class PromptQueue:

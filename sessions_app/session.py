@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import Protocol, TypeAlias
 from uuid import uuid4
 
@@ -15,8 +16,22 @@ from .inference.steps import StepController
 from .inference.turns import Turn, TurnMetadata, User
 from .profiles import Profile
 from .queue import Prompt, PromptQueue
+from .stages import StageRecorder, failures
 from .store import StoredConversation
-from .values import Policy, Queued, SessionInfo, Started
+from .values import (
+    Idle,
+    LiveSession,
+    PauseInfo,
+    Policy,
+    Queued,
+    QueuedInfo,
+    SessionDetail,
+    SessionInfo,
+    SessionState,
+    Started,
+    Stopping,
+    Transcript,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -71,9 +86,10 @@ class Session:
         self._builder = builder
         self._runner: InferenceRunner | None = None
         self._runner_fingerprint = ""
-        self._sink = sink
+        self._sink = StageRecorder(sink, now_ms=now_ms)
         self._now_ms = now_ms
         self._created_ms = self._last_activity_ms = now_ms()
+        self._stop_asked_ms: int | None = None
         self._title = ""
 
     def take(self, prompt: Prompt, policy: Policy = "queue") -> Started | Queued:
@@ -93,11 +109,12 @@ class Session:
             raise RunInProgress(
                 "An answer is still being written in this conversation; wait for it, or stop it."
             )
-        position = self._queue.put(prompt, first=policy == "interrupt")
+        waiting = replace(prompt, queued_ms=self._now_ms())
+        position = self._queue.put(waiting, first=policy == "interrupt")
         self._title = self._title or _title(prompt.text)
         self._sink.publish(self._queue.as_event())
         if policy == "interrupt":
-            self.active.cancel()
+            self.stop()
         return Queued(
             conv_id=self.id,
             idempotency_key=prompt.key,
@@ -133,7 +150,22 @@ class Session:
             ),
             origin,
         )
+        self._sink.begin(
+            inference_id,
+            profile=self.profile.slug,
+            model=runner.model,
+            fingerprint=self.runtime.fingerprint,
+            queued_since_ms=prompt.queued_ms,
+        )
         return self._start(runner, turn)
+
+    def stop(self, reason: str | None = None) -> bool:
+        """Asks the active inference to end. False: none is, or its end is already being written."""
+        if self.active is None or not self.active.cancel(reason):
+            return False
+        if self._stop_asked_ms is None:
+            self._stop_asked_ms = self._now_ms()
+        return True
 
     def remove(self, key: str) -> None:
         """Takes a waiting prompt out of the queue. Raises NotQueued."""
@@ -148,7 +180,7 @@ class Session:
         if self._queue.promote(key):
             self._sink.publish(self._queue.as_event())
         assert self.active is not None, "a prompt waits only while an inference is active"
-        self.active.cancel()
+        self.stop()
         return self.active.inference_id
 
     def clear_queue(self) -> None:
@@ -170,7 +202,7 @@ class Session:
         handle = self.active
         if handle is None or inference_id not in (None, handle.inference_id):
             raise NoActiveInference("no such inference is active in this conversation")
-        if not handle.cancel():
+        if not self.stop():
             await handle.wait()
             raise NoActiveInference("the inference has just ended")
         return handle.inference_id
@@ -186,6 +218,77 @@ class Session:
             step_mode=self.steps.enabled,
             created_ms=self._created_ms,
             last_activity_ms=self._last_activity_ms,
+        )
+
+    def state(self) -> SessionState:
+        """What the session does now."""
+        current = self._sink.current
+        if self.active is None or current is None:
+            return Idle(since_ms=self._last_activity_ms)
+        state = current.state()
+        if self._stop_asked_ms is not None and current.ended_ms is None:
+            return Stopping(inference_id=current.id, since_ms=self._stop_asked_ms)
+        return state
+
+    def live(self) -> LiveSession:
+        """The session at this moment, without what was said in it."""
+        current = self._sink.current if self.active is not None else None
+        return LiveSession(
+            conv_id=self.id,
+            owner=self.owner,
+            profile=self.profile.slug,
+            model=self.runtime.model,
+            fingerprint=self.runtime.fingerprint,
+            state=self.state(),
+            running_since_ms=None if current is None else current.started_ms,
+            queue_depth=len(self._queue),
+            step_mode=self.steps.enabled,
+            turns=len(self.turns),
+            errors=self._sink.errors,
+            last_error=self._sink.last_error,
+            created_ms=self._created_ms,
+            last_activity_ms=self._last_activity_ms,
+        )
+
+    def inspect(self) -> SessionDetail:
+        """The session in full, without what was said in it."""
+        return SessionDetail(
+            session=self.live(),
+            runtime=self.runtime.info(),
+            pauses=tuple(
+                PauseInfo(
+                    pause_id=pause.pause_id,
+                    phase=pause.request.phase,
+                    summary=pause.request.summary,
+                    since_ms=pause.since_ms,
+                    deadline_ms=pause.deadline_ms,
+                    on_timeout=pause.request.on_timeout,
+                    approval=pause.request.approval,
+                    permissions=tuple(sorted(pause.request.permissions)),
+                )
+                for pause in self.steps.open
+            ),
+            queue=tuple(
+                QueuedInfo(
+                    idempotency_key=prompt.key,
+                    position=position,
+                    since_ms=prompt.queued_ms or 0,
+                    profile=None if prompt.profile is None else prompt.profile.slug,
+                    overrides=prompt.runtime is not None,
+                )
+                for position, prompt in enumerate(self._queue, 1)
+            ),
+            inferences=tuple(self._sink.inferences()),
+        )
+
+    def transcript(self, *, turns: int) -> Transcript:
+        """What was said in it: the last `turns` as the model sees them, secrets and all."""
+        return Transcript(
+            title=self._title,
+            system_prompt=self.runtime.system_prompt,
+            turns=self.turns[-turns:],
+            prompts={prompt.key: prompt.text for prompt in self._queue},
+            pauses={pause.pause_id: pause.request.extra for pause in self.steps.open},
         )
 
     def stored(self) -> StoredConversation:
@@ -210,6 +313,7 @@ class Session:
         self._last_activity_ms = stored.last_activity_ms
         if stored.step_mode is not None:
             self.steps.set_enabled(stored.step_mode, by="system")
+        self._sink.errors = failures(stored.turns)
 
     def touch(self) -> None:
         self._last_activity_ms = self._now_ms()
@@ -270,7 +374,7 @@ class Session:
                 return final
             finally:
                 # The slot and the next prompt in one step: nobody can jump the queue.
-                self.active = None
+                self.active = self._stop_asked_ms = None
                 self.touch()
                 self._take_next()
 
@@ -278,7 +382,7 @@ class Session:
             # Torn down before its first step: nobody else can write its end.
             if not begun:
                 self.turns += (runner.give_up(turn, sink=self._sink),)
-                self.active = None
+                self.active = self._stop_asked_ms = None
 
         self.touch()
         self.active = ExecutionHandle(
@@ -301,7 +405,7 @@ class Session:
         """Ends a prompt whose runtime cannot be built as any other: taken up, failed, next."""
         self._runner = InferenceRunner(_Broken(self.runtime.model, error))
         self._runner_fingerprint = self.runtime.fingerprint
-        self.start(Prompt(text=prompt.text, key=prompt.key))
+        self.start(Prompt(text=prompt.text, key=prompt.key, queued_ms=prompt.queued_ms))
         self._runner = None
 
     async def _persist(self, turn: Turn) -> None:

@@ -42,6 +42,7 @@ def build_hub() -> Hub:
         profiles=profiles,
         builder=builder,
         streams=streams,
+        tools=builder.tools,
         limits=sessions.limits(),
         turn_store=sessions.load_turn_store(),
         turn_persister=sessions.load_turn_persister(),

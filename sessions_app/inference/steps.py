@@ -45,10 +45,11 @@ class Resolution:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OpenPause:
-    """A pause that waits: its request, and its deadline in Unix milliseconds."""
+    """A pause that waits: its request, its begin and its deadline in Unix milliseconds."""
 
     pause_id: str
     request: PauseRequest
+    since_ms: int
     deadline_ms: int
 
 
@@ -110,10 +111,12 @@ class StepController:
 
         Cancelling it ends the pause as `cancelled`.
         """
+        now_ms = self._now_ms()
         pause = OpenPause(
             pause_id=str(uuid4()),
             request=request,
-            deadline_ms=self._now_ms() + round(request.timeout * 1000),
+            since_ms=now_ms,
+            deadline_ms=now_ms + round(request.timeout * 1000),
         )
         ended: asyncio.Future[Resolution] = asyncio.get_running_loop().create_future()
         self._waiting[pause.pause_id] = (pause, ended)

@@ -276,9 +276,7 @@ def unmasked(call: PreparedCall, edited: Any) -> dict[str, Any]:
 
 def _publish_requested(call: ToolCall, run: ToolRun) -> None:
     tool = run.registry.get(call.name)
-    shown = call.arguments
-    if tool is not None:
-        shown = tool.masked(shown) if isinstance(shown, dict) else (MASK if tool.secrets else shown)
+    shown = call.arguments if tool is None else tool.shown(call.arguments)
     publish(ToolCallRequested(call_id=call.call_id, name=call.name, input=shown))
 
 

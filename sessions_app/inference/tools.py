@@ -100,6 +100,12 @@ class Tool:
         """The arguments as they may be shown."""
         return {name: MASK if name in self.secrets else value for name, value in arguments.items()}
 
+    def shown(self, arguments: dict[str, Any] | str) -> dict[str, Any] | str:
+        """What a model gave for arguments, as it may be shown."""
+        if isinstance(arguments, dict):
+            return self.masked(arguments)
+        return MASK if self.secrets else arguments
+
 
 class ToolRegistry:
     """Tools by name. The registry handed to a run is its allow list."""
