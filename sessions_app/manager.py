@@ -365,7 +365,7 @@ class SessionManager:
                 state=Unloaded(since_ms=stored.last_activity_ms),
                 running_since_ms=None,
                 queue_depth=0,
-                step_mode=False,
+                step_mode=bool(stored.step_mode),
                 turns=len(stored.turns),
                 errors=failures(stored.turns),
                 last_error=None,
