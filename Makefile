@@ -4,6 +4,8 @@
 
 SETUP := @scripts/python scripts/setup.py
 BIN := .venv/bin
+# A file's tests share servers and a browser, so a file stays whole; three, as much of it is waiting.
+PARALLEL := --numprocesses=3 --dist=loadfile
 CODE := chat sessions_app webchat_project scripts tests manage.py
 
 help: ## List the targets
@@ -14,11 +16,11 @@ run: ## Serve: HOST=127.0.0.1 PORT=8000 SERVER=daphne|uvicorn
 
 test: ## Run the tests: ARGS="tests/chat -k order"
 	$(SETUP) test
-	$(BIN)/python -m pytest -m "not slow" $(ARGS)
+	$(BIN)/python -m pytest $(PARALLEL) -m "not slow" $(ARGS)
 
 test-all: ## Run the tests, the slow ones too
 	$(SETUP) test
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest $(PARALLEL) $(ARGS)
 
 check: ## Lint, formatting, types, import rules
 	$(SETUP) check
