@@ -14,7 +14,9 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.typing import Origin
 
-Frame = dict[str, Any]
+from chat.testing import Frame, FrameReader, text_of
+
+__all__ = ["PATIENCE", "Frame", "Socket", "Visitor", "stranger", "text_of", "visitor"]
 
 PATIENCE = 20.0
 """Seconds a test waits for the next frame, or for a close."""
@@ -114,28 +116,19 @@ async def visitor(url: str) -> AsyncIterator[Visitor]:
         yield Visitor(url, http)
 
 
-class Socket:
-    """Receives frames, and checks on each the law of the stream: `seq` rises by exactly 1."""
+class Socket(FrameReader):
+    """Receives frames over the network, and checks the law of the stream on each."""
 
     def __init__(self, websocket: ClientConnection) -> None:
+        super().__init__()
         self.websocket = websocket
-        self.seq: int | None = None
-        self.epoch = 0
 
     async def frame(self) -> Frame:
         """The next frame's `event`."""
         async with asyncio.timeout(PATIENCE):
-            message = json.loads(await self.websocket.recv())
-        assert message["sem"] is True
-        event: Frame = message["event"]
-        if event["type"] == "ws.hello":
-            self.epoch = event["data"]["epoch"]
-        if event["type"] == "timeline.snapshot":
-            self.seq, self.epoch = event["data"]["version"], event["data"]["epoch"]
-        if "seq" in event:
-            assert self.seq is None or event["seq"] == self.seq + 1, (self.seq, event)
-            self.seq = event["seq"]
-        return event
+            message = await self.websocket.recv()
+        assert isinstance(message, str)
+        return self.read(message)
 
     async def until(self, kind: str) -> list[Frame]:
         """All frames up to and with the first of that type."""
@@ -162,12 +155,3 @@ class Socket:
     async def send(self, message: object) -> None:
         """Sends JSON; a `str` goes out as it is."""
         await self.websocket.send(message if isinstance(message, str) else json.dumps(message))
-
-    @property
-    def cursor(self) -> str:
-        return f"{self.epoch}.{self.seq}"
-
-
-def text_of(frames: list[Frame], kind: str = "llm.delta") -> str:
-    """The concatenated deltas."""
-    return "".join(frame["data"]["delta"] for frame in frames if frame["type"] == kind)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "webchat_project.settings")
 
@@ -24,18 +25,23 @@ from chat.hub import Hub
 from chat.routing import websocket_application
 from chat.streams import Streams
 from sessions_app.conf import session_builder, session_settings
+from sessions_app.inference.engine import Engine
+from sessions_app.inference.tools import Tool
 from sessions_app.manager import SessionManager
 from sessions_app.profiles import Profiles
 
 from .lifecycle import Lifecycle
 
 
-def build_hub() -> Hub:
-    """Sessions and streams for one process and one event loop, as the settings say."""
+def build_hub(*, engine: Engine | None = None, tools: Iterable[Tool] = ()) -> Hub:
+    """Sessions and streams for one process and one event loop, as the settings say.
+
+    `engine` and `tools` are a test's, see `webchat_project.testing`.
+    """
     chat, sessions = chat_settings(), session_settings()
     streams = Streams(window=chat.window(), pace=chat.pace())
     profiles = Profiles(sessions.resolved_profiles())
-    builder = session_builder(sessions)
+    builder = session_builder(sessions, engine=engine, tools=tools)
     for profile in profiles:
         builder.prepare(profile.model)
     manager = SessionManager(

@@ -24,8 +24,9 @@ from chat.consumers import ChatConsumer
 from chat.control import close_sockets, control_group
 from chat.hub import Hub
 from chat.identity import VISITOR_KEY
+from chat.testing import ChatClient, Socket
 from sessions_app.values import PromptRequest
-from tests.hub import running_hub
+from webchat_project.testing import running_hub
 
 # Channels looks at the thread's database connection after each message, if there is one.
 pytestmark = pytest.mark.django_db
@@ -38,7 +39,6 @@ GENTLE = 5.0
 async def hub() -> AsyncIterator[Hub]:
     async with running_hub() as running:
         yield running
-    await layer().flush()
 
 
 @pytest.fixture
@@ -80,15 +80,12 @@ def socket(conv: str, visitor: str | None = "anna", **query: str) -> WebsocketCo
 
 
 @asynccontextmanager
-async def opened(conv: str, visitor: str = "anna") -> AsyncIterator[WebsocketCommunicator]:
+async def opened(conv: str, visitor: str = "anna") -> AsyncIterator[Socket]:
     """A socket that has been greeted."""
-    communicator = socket(conv, visitor)
-    connected, _ = await communicator.connect(timeout=GENTLE)
-    assert connected
-    assert (await event(communicator))["type"] == "ws.hello"
-    assert (await event(communicator))["type"] == "timeline.snapshot"
-    yield communicator
-    await communicator.disconnect(timeout=GENTLE)
+    async with ChatClient(conv, visitor=visitor, patience=GENTLE).socket() as tab:
+        greeting = [frame["type"] for frame in await tab.until("timeline.snapshot")]
+        assert greeting == ["ws.hello", "timeline.snapshot"]
+        yield tab
 
 
 async def event(communicator: WebsocketCommunicator) -> dict[str, Any]:
@@ -145,11 +142,9 @@ async def test_a_control_message_closes_every_tab_of_its_conversation_alone(
     other = f"{conv}.other"
     async with opened(other) as untouched, opened(conv) as one, opened(conv) as two:
         await close_sockets(conv, code)
-        for tab in (one, two):
-            closing = await tab.receive_output(timeout=GENTLE)
-            assert (closing["type"], closing["code"]) == ("websocket.close", code)
-        await untouched.send_to(text_data="ping")
-        assert (await event(untouched))["type"] == "ws.pong"
+        assert [await tab.closed() for tab in (one, two)] == [code, code]
+        await untouched.send("ping")
+        assert (await untouched.frame())["type"] == "ws.pong"
 
 
 async def test_a_group_name_is_legal_whatever_the_conversation_is_called():
@@ -172,8 +167,8 @@ async def test_sockets_of_a_hub_that_drains_are_told_to_come_back(hub: Hub, conv
 
 async def test_a_message_over_the_bound_closes_on_servers_that_have_none(hub: Hub, conv: str):
     async with opened(conv) as tab:
-        await tab.send_to(text_data="ü" * (hub.settings.message_max_bytes // 2 + 1))
-        assert (await tab.receive_output(timeout=GENTLE))["code"] == 1009
+        await tab.send("ü" * (hub.settings.message_max_bytes // 2 + 1))
+        assert await tab.closed() == 1009
 
 
 async def test_a_client_that_leaves_while_it_is_let_in_leaves_nothing(hub: Hub, conv: str):
@@ -240,7 +235,7 @@ async def test_visits_in_the_middle_of_an_answer_do_not_disturb_it(hub: Hub, con
         await hub.sessions.submit(asked("hello", conv))
         seen: list[dict[str, Any]] = []
         while not seen or seen[-1]["type"] != "inference.finished":
-            seen.append(await event(stayed))
+            seen.append(await stayed.frame())
             visit = socket(conv)
             await visit.connect(timeout=GENTLE)
             await visit.disconnect(timeout=GENTLE)

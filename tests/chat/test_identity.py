@@ -17,7 +17,7 @@ from chat.errors import LoginRequired
 from chat.hub import Hub
 from chat.identity import VISITOR_KEY, ensure_owner, identify
 from sessions_app.access import Identity
-from tests.hub import running_hub
+from webchat_project.testing import running_hub
 
 
 @pytest_asyncio.fixture

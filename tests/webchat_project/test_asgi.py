@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from django.test import AsyncClient
 
-from tests.hub import composition, running_hub
 from tests.live import live_server
+from webchat_project.testing import composition, running_hub
 
 
 async def test_a_server_that_cannot_answer_does_not_start_and_says_what_to_do():

@@ -12,8 +12,8 @@ import pytest_asyncio
 from chat.hub import Hub
 from sessions_app.inference.errors import Draining
 from sessions_app.values import PromptRequest
-from tests.hub import running_hub
 from webchat_project.lifecycle import Lifecycle
+from webchat_project.testing import running_hub
 
 
 @pytest_asyncio.fixture
