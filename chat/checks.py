@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from difflib import get_close_matches
 from typing import Any
@@ -17,8 +18,8 @@ from .conf import ChatSettings, given
 def check_chat_settings(
     app_configs: Sequence[AppConfig] | None, **kwargs: Any
 ) -> list[CheckMessage]:
-    """WEBCHAT holds only known keys, and the transport's have the right types."""
-    return [*_unknown_keys(), *_wrong_values()]
+    """WEBCHAT holds only known keys, and the transport's are right."""
+    return [*_unknown_keys(), *_wrong_values(), *_weak_token()]
 
 
 def _unknown_keys() -> Iterator[CheckMessage]:
@@ -48,3 +49,17 @@ def _wrong_values() -> Iterator[CheckMessage]:
                 hint=f"Leave it out for the default, {field.default!r}.",
                 id="chat.E002",
             )
+
+
+def _weak_token() -> Iterator[CheckMessage]:
+    token = given().get("METRICS_TOKEN", "")
+    if not isinstance(token, str) or token == "" or _SENDABLE_TOKEN.fullmatch(token):
+        return
+    yield Error(
+        "WEBCHAT['METRICS_TOKEN'] is too short, or holds what no Authorization header can carry.",
+        hint="Use 16 or more of the visible ASCII characters, as `openssl rand -hex 24` prints.",
+        id="chat.E003",
+    )
+
+
+_SENDABLE_TOKEN = re.compile(r"[!-~]{16,}")

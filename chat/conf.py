@@ -19,6 +19,9 @@ class ChatSettings(msgspec.Struct, frozen=True, kw_only=True, rename="upper"):
     """Sizes are bytes, times are seconds. Every key has a default."""
 
     login_required: bool = False
+    metrics: bool = False
+    metrics_token: str = ""
+    loop_lag_warning: Seconds = 1.0
     prompt_max_bytes: Count = 64 * 1024
     body_max_bytes: Count = 256 * 1024
     message_max_bytes: Count = 64 * 1024

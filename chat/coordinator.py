@@ -20,6 +20,7 @@ from sessions_app.inference.events import (
     ThinkingDelta,
 )
 
+from .counts import StreamCounts
 from .frames import encode_body, envelope, utf8_size
 from .log import Entry, FrameLog, NowMs, Numbered, wall_ms
 from .translate import Translator
@@ -49,11 +50,13 @@ class StreamCoordinator:
         log: FrameLog,
         *,
         wake: Callable[[], None],
+        counts: StreamCounts | None = None,
         now_ms: NowMs = wall_ms,
         monotonic_ms: NowMs = lambda: time.monotonic_ns() // 1_000_000,
     ) -> None:
         self._log = log
         self._wake = wake
+        self._counts = counts or StreamCounts()
         self._now_ms = now_ms
         self._translator = Translator(log.conv_id, monotonic_ms=monotonic_ms)
         self._inbox: deque[_Published | asyncio.Future[None]] = deque()
@@ -66,6 +69,7 @@ class StreamCoordinator:
         if not isinstance(event, InferenceFinished) and (
             self._chars + size > INBOX_MAX_CHARS or len(self._inbox) >= INBOX_MAX_EVENTS
         ):
+            self._counts.drops["stalled"] += 1
             raise StreamStalled(
                 f"{self._chars} characters in {len(self._inbox)} events wait to be logged; "
                 "the log does not follow. Check the log's store, or publish larger pieces"
@@ -107,8 +111,11 @@ class StreamCoordinator:
                 if batch:
                     await self._log.append(batch)
                     self._wake()
+                    self._counts.frames += len(batch)
+                    self._counts.frame_bytes += sum(entry.size for _, entry in batch)
             except Exception as error:
                 logger.exception("the log of %s took no frames", self._log.conv_id)
+                self._counts.drops["log_failed"] += len(batch)
                 failed = error
             for item in inbox:
                 if isinstance(item, _Published) or item.done():
@@ -130,6 +137,7 @@ class StreamCoordinator:
             except Exception:
                 # A bug in one event must not end the conversation; the rest goes on.
                 logger.exception("event %s could not be made a frame", type(event).__name__)
+                self._counts.drops["unwritable"] += 1
                 continue
             for frame, body in zip(frames, bodies, strict=True):
                 seq += 1

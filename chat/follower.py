@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import msgspec
 
+from .counts import StreamCounts
 from .frames import Cursor, connection_frame
 from .log import FrameLog, Gap, NowMs, wall_ms
 from .pool import Connection, ConnectionPool
@@ -36,10 +37,12 @@ class StreamFollower:
         *,
         pace: Pace,
         on_stop: Callable[[StreamFollower], None],
+        counts: StreamCounts | None = None,
         now_ms: NowMs = wall_ms,
     ) -> None:
         self.log = log
-        self.pool = ConnectionPool()
+        self.counts = counts or StreamCounts()
+        self.pool = ConnectionPool(self.counts)
         self.cursor = log.head
         self.pace = pace
         self._now_ms = now_ms

@@ -2,22 +2,47 @@
 
 from __future__ import annotations
 
+from prometheus_client import CollectorRegistry, Histogram
+
 from .conf import ChatSettings
+from .loop_probe import LoopProbe
+from .metrics import LAG_BUCKETS, StreamCollector
 from .ports import Sessions
 from .streams import Streams
 
 
 class Hub:
-    """The process's sessions, streams and settings. Belongs to one event loop."""
+    """The process's sessions, streams, settings and metrics. Belongs to one event loop."""
 
-    def __init__(self, *, sessions: Sessions, streams: Streams, settings: ChatSettings) -> None:
+    def __init__(
+        self,
+        *,
+        sessions: Sessions,
+        streams: Streams,
+        settings: ChatSettings,
+        metrics: CollectorRegistry,
+    ) -> None:
         self.sessions = sessions
         self.streams = streams
         self.settings = settings
+        self.metrics = metrics
         self.draining = False
+        metrics.register(StreamCollector(streams))
+        lag = Histogram(
+            "webchat_loop_lag_seconds",
+            "How late the event loop woke a task that slept.",
+            buckets=LAG_BUCKETS,
+            registry=metrics,
+        )
+        self._probe = LoopProbe(lag.observe, warn_above=settings.loop_lag_warning)
+
+    def start(self) -> None:
+        """Called once on the running loop, before the first request."""
+        self._probe.start()
 
     async def aclose(self) -> None:
         """Ends every inference as cancelled, then every stream task. Idempotent."""
         self.draining = True
         await self.sessions.aclose()
         await self.streams.aclose()
+        await self._probe.aclose()

@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from .counts import StreamCounts
 from .frames import Cursor
 from .log import Entry
 
@@ -181,7 +182,8 @@ class Connection:
 class ConnectionPool:
     """The connections of one conversation in this process."""
 
-    def __init__(self) -> None:
+    def __init__(self, counts: StreamCounts | None = None) -> None:
+        self._counts = counts or StreamCounts()
         self._connections: set[Connection] = set()
         self._empty = asyncio.Event()
         self._empty.set()
@@ -208,5 +210,5 @@ class ConnectionPool:
     def offer(self, entries: Sequence[Entry]) -> None:
         """Gives a batch to every live connection. Never waits; a full outbox falls behind."""
         for connection in self._connections:
-            if connection.live:
-                connection.offer(entries)
+            if connection.live and not connection.offer(entries):
+                self._counts.drops["outbox_full"] += 1

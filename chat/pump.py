@@ -71,6 +71,7 @@ async def pump(
         connection.close(CLOSE_SLOW)
     finally:
         connection.deadline = None
+        follower.counts.closed(connection.closing)
     assert connection.closing is not None
     return connection.closing
 
@@ -91,6 +92,9 @@ class _Socket:
         log = self._log
         page = None if cursor is None else await log.read(cursor, limit=1)
         resumed = page is not None and not isinstance(page, Gap)
+        if page is not None:
+            result = page.reason if isinstance(page, Gap) else "resumed"
+            self._follower.counts.resumes[result] += 1
         head = log.head
         hello = Hello(
             conv_id=log.conv_id,
@@ -140,11 +144,13 @@ class _Socket:
         text = connection_frame("timeline.snapshot", self._log.conv_id, snapshot)
         self._connection.cursor = Cursor.parse(snapshot.cursor)
         self._connection.sent(utf8_size(text), snapshot.version)
+        self._follower.counts.snapshots[reason] += 1
         await self.send(text)
 
     async def send_entries(self, entries: Sequence[Entry]) -> None:
         """Sends frames one by one, as far as the client keeps up and is not asked to go."""
         connection = self._connection
+        self._follower.counts.frames_sent += len(entries)
         for entry in entries:
             if not connection.may_send:
                 await self.wait_for_pong()

@@ -6,6 +6,7 @@ import asyncio
 from contextlib import suppress
 
 from .coordinator import StreamCoordinator
+from .counts import StreamCounts, StreamStatistics
 from .follower import Pace, StreamFollower
 from .log import Epochs, FrameLog, MemoryFrameLog, NowMs, Window, wall_ms
 from .pool import CLOSE_ENDED, CLOSE_RESTARTING, Connection
@@ -15,9 +16,9 @@ LEAVE_SECONDS = 5.0
 
 
 class _Stream:
-    def __init__(self, log: FrameLog, *, now_ms: NowMs) -> None:
+    def __init__(self, log: FrameLog, *, counts: StreamCounts, now_ms: NowMs) -> None:
         self.log = log
-        self.coordinator = StreamCoordinator(log, wake=self.wake, now_ms=now_ms)
+        self.coordinator = StreamCoordinator(log, wake=self.wake, counts=counts, now_ms=now_ms)
         self.follower: StreamFollower | None = None
 
     def wake(self) -> None:
@@ -35,6 +36,7 @@ class Streams:
         self._pace = pace or Pace()
         self._now_ms = now_ms
         self._epochs = Epochs(now_ms=now_ms)
+        self.counts = StreamCounts()
         self._streams: dict[str, _Stream] = {}
 
     def sink(self, conv_id: str) -> StreamCoordinator:
@@ -49,7 +51,11 @@ class Streams:
         stream = self._stream(conv_id)
         if stream.follower is None:
             stream.follower = StreamFollower(
-                stream.log, pace=self._pace, on_stop=self._stopped, now_ms=self._now_ms
+                stream.log,
+                pace=self._pace,
+                on_stop=self._stopped,
+                counts=self.counts,
+                now_ms=self._now_ms,
             )
         return stream.follower
 
@@ -68,6 +74,17 @@ class Streams:
             for stream in self._streams.values()
             if stream.follower is not None
             for connection in stream.follower.pool
+        )
+
+    def statistics(self) -> StreamStatistics:
+        connections = self.connections()
+        depths = [connection.depth for connection in connections]
+        return StreamStatistics(
+            conversations=len(self._streams),
+            sockets=len(connections),
+            behind=sum(not connection.live for connection in connections),
+            outbox_frames=sum(depths),
+            outbox_frames_max=max(depths, default=0),
         )
 
     def watched(self, conv_id: str) -> bool:
@@ -128,7 +145,7 @@ class Streams:
             log = MemoryFrameLog(
                 conv_id, epoch=self._epochs.next(), window=self._window, now_ms=self._now_ms
             )
-            stream = self._streams[conv_id] = _Stream(log, now_ms=self._now_ms)
+            stream = self._streams[conv_id] = _Stream(log, counts=self.counts, now_ms=self._now_ms)
         return stream
 
     def _stopped(self, follower: StreamFollower) -> None:

@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from . import pages, views
+from . import pages, scrape, views
 
 urlpatterns = [
     path("", pages.home, name="home"),
@@ -20,4 +20,5 @@ urlpatterns = [
     path("api/conversations", views.conversations, name="conversations"),
     path("healthz", views.healthz, name="healthz"),
     path("readyz", views.readyz, name="readyz"),
+    path("metrics", scrape.metrics, name="metrics"),
 ]

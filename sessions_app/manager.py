@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 from uuid import uuid4
@@ -19,6 +19,7 @@ from .inference.errors import ConversationNotFound, Draining, RunInProgress, Unk
 from .inference.events import EventSink
 from .inference.steps import Edits, PersonDecision, Resolution
 from .inference.tools import ToolRegistry
+from .observing import EventObserver, ObservedSink
 from .profiles import Profiles, overridden
 from .queue import Prompt
 from .session import EngineBuilder, Session, TurnPersister, unpersisted
@@ -104,6 +105,7 @@ class SessionManager:
         limits: ManagerLimits | None = None,
         turn_store: TurnStore | None = None,
         turn_persister: TurnPersister = unpersisted,
+        observers: Sequence[EventObserver] = (),
         now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
     ) -> None:
         self._profiles = profiles
@@ -113,6 +115,7 @@ class SessionManager:
         self._limits = limits or ManagerLimits()
         self._turn_store = turn_store or NoTurnStore()
         self._turn_persister = turn_persister
+        self._observers = tuple(observers)
         self._now_ms = now_ms
         self._sessions: dict[str, Session] = {}
         self._store = ConversationStore(
@@ -387,7 +390,7 @@ class SessionManager:
             owner=owner,
             profile=self._profiles.get_or_default(profile),
             builder=self._builder,
-            sink=self._streams.sink(conv_id),
+            sink=ObservedSink(self._streams.sink(conv_id), conv_id, self._observers),
             now_ms=self._now_ms,
             queue_limit=self._limits.queue,
             persister=self._turn_persister,

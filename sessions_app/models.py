@@ -12,6 +12,7 @@ class LiveSession(models.Model):
 
     `view` shows everything but the words: no prompt, answer, tool argument, result or title. Those
     are `transcript`. `cancel` ends what runs, drops sockets and unloads; `step` decides pauses.
+    `view_metrics` is for the numbers of the whole process.
     """
 
     conv_id = models.CharField(primary_key=True, max_length=128)
@@ -26,6 +27,7 @@ class LiveSession(models.Model):
             ("transcript_livesession", "Can read the words of any conversation"),
             ("cancel_livesession", "Can cancel inferences, drop sockets and evict sessions"),
             ("step_livesession", "Can switch step mode and decide pauses"),
+            ("view_metrics", "Can read the metrics"),
         ]
 
     def __str__(self) -> str:

@@ -19,6 +19,7 @@ import httpx
 
 ROOT = Path(__file__).resolve().parent.parent
 SERVERS = ("daphne", "uvicorn")
+METRICS_TOKEN = "a-token-that-only-scrapers-have"
 START_SECONDS = 60  # a loaded machine; importing a provider alone takes seconds
 STOP_SECONDS = 20
 

@@ -18,6 +18,8 @@ django_application = get_asgi_application()
 call_command("check", stdout=StringIO())
 
 # ruff: noqa: E402 - what follows imports models, and needs the line above
+from prometheus_client import CollectorRegistry, ProcessCollector
+
 from chat.apps import install
 from chat.body import BodyLimit
 from chat.conf import chat_settings
@@ -28,6 +30,7 @@ from sessions_app.conf import session_builder, session_settings
 from sessions_app.inference.engine import Engine
 from sessions_app.inference.tools import Tool
 from sessions_app.manager import SessionManager
+from sessions_app.metrics import SessionCollector, SessionMetrics
 from sessions_app.profiles import Profiles
 
 from .lifecycle import Lifecycle
@@ -44,6 +47,8 @@ def build_hub(*, engine: Engine | None = None, tools: Iterable[Tool] = ()) -> Hu
     builder = session_builder(sessions, engine=engine, tools=tools)
     for profile in profiles:
         builder.prepare(profile.model)
+    metrics = CollectorRegistry()
+    ProcessCollector(registry=metrics)
     manager = SessionManager(
         profiles=profiles,
         builder=builder,
@@ -52,8 +57,12 @@ def build_hub(*, engine: Engine | None = None, tools: Iterable[Tool] = ()) -> Hu
         limits=sessions.limits(),
         turn_store=sessions.load_turn_store(),
         turn_persister=sessions.load_turn_persister(),
+        observers=[
+            SessionMetrics(metrics, knows_tool=lambda name: builder.tools.get(name) is not None)
+        ],
     )
-    return Hub(sessions=manager, streams=streams, settings=chat)
+    metrics.register(SessionCollector(manager.statistics))
+    return Hub(sessions=manager, streams=streams, settings=chat, metrics=metrics)
 
 
 hub = build_hub()
@@ -65,5 +74,6 @@ application = Lifecycle(
             "websocket": websocket_application,
         }
     ),
+    start=hub.start,
     close=hub.aclose,
 )

@@ -11,15 +11,30 @@ LEAVE_SECONDS = 5.0
 
 
 class Lifecycle:
-    """Wraps an ASGI application and calls `close` once, before its server stops."""
+    """Wraps an ASGI application.
 
-    def __init__(self, application: Any, *, close: Callable[[], Awaitable[None]]) -> None:
+    Calls `start` before the first thing the server asks for, and `close` before it stops; each
+    once, on the server's loop.
+    """
+
+    def __init__(
+        self,
+        application: Any,
+        *,
+        start: Callable[[], None] = lambda: None,
+        close: Callable[[], Awaitable[None]],
+    ) -> None:
         self._application = application
+        self._start = start
+        self._started = False
         self._close = close
         self._watching_reactor = False
         self._running: set[asyncio.Task[Any]] = set()
 
     async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
+        if not self._started:
+            self._started = True
+            self._start()
         if scope["type"] == "lifespan":
             await self._lifespan(receive, send)
             return

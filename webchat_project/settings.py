@@ -87,6 +87,8 @@ WEBCHAT = {
     "ANTHROPIC_API_KEY": env.str("ANTHROPIC_API_KEY", default=""),
     "GEMINI_API_KEY": env.str("GEMINI_API_KEY", default=""),
     "LOGIN_REQUIRED": env.bool("WEBCHAT_LOGIN_REQUIRED", default=False),
+    "METRICS": env.bool("WEBCHAT_METRICS", default=False),
+    "METRICS_TOKEN": env.str("WEBCHAT_METRICS_TOKEN", default=""),
     "PROFILES": [
         {
             "slug": "default",

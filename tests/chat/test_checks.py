@@ -59,6 +59,9 @@ def test_an_unknown_key_like_no_other_is_an_error_that_lists_the_known(settings)
         ("HEARTBEAT", 0),
         ("HEARTBEAT", -1.0),
         ("LOG_WINDOW_FRAMES", None),
+        ("METRICS", "yes"),
+        ("METRICS_TOKEN", 1),
+        ("LOOP_LAG_WARNING", 0),
     ],
 )
 def test_a_wrong_value_is_an_error_that_names_key_and_default(settings, key: str, value: object):
@@ -67,6 +70,18 @@ def test_a_wrong_value_is_an_error_that_names_key_and_default(settings, key: str
     assert error.id == "chat.E002"
     assert f"WEBCHAT[{key!r}]" in error.msg
     assert "default" in str(error.hint)
+
+
+@pytest.mark.parametrize(
+    "token", ["fifteen-letters", "with a blank in the middle", "é" * 20, "line\n" * 5]
+)
+def test_a_token_that_is_weak_or_cannot_be_sent_is_an_error_that_does_not_repeat_it(
+    settings, token: str
+):
+    [error] = found(settings, METRICS_TOKEN=token)
+
+    assert error.id == "chat.E003"
+    assert token not in f"{error.msg} {error.hint}"
 
 
 def test_every_wrong_key_is_told_at_once(settings):

@@ -9,10 +9,11 @@ from django.db import connection
 
 
 @pytest.mark.django_db
-def test_migrating_makes_the_four_permissions_and_no_table():
+def test_migrating_makes_the_five_permissions_and_no_table():
     rows = Permission.objects.filter(content_type__app_label="sessions_app")
     assert set(rows.values_list("codename", flat=True)) == {
-        f"{action}_livesession" for action in ("view", "transcript", "cancel", "step")
+        *(f"{action}_livesession" for action in ("view", "transcript", "cancel", "step")),
+        "view_metrics",
     }
     assert not [name for name in connection.introspection.table_names() if "live" in name]
 

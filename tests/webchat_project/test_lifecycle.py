@@ -76,6 +76,29 @@ async def test_the_end_of_the_server_ends_every_inference_and_says_why(hub: Hub,
     await server.task
 
 
+@pytest.mark.parametrize("first", ["lifespan", "http", "websocket"])
+async def test_whatever_comes_first_starts_it_once(first: str):
+    told: list[str] = []
+
+    async def application(scope: dict[str, Any], receive: Any, send: Any) -> None:
+        told.append(scope["type"])
+
+    async def close() -> None: ...
+
+    lifecycle = Lifecycle(application, start=lambda: told.append("start"), close=close)
+    if first == "lifespan":
+        server = Server(lifecycle)
+        await server.say("startup")
+        await server.say("shutdown")
+        await server.task
+    else:
+        await lifecycle({"type": first}, "receive", "send")
+    await lifecycle({"type": "http"}, "receive", "send")
+
+    assert told[0] == "start"
+    assert told.count("start") == 1
+
+
 async def test_what_is_no_lifespan_goes_to_the_application_as_it_is():
     passed: list[Any] = []
 
