@@ -9,8 +9,11 @@ from typing import Any
 
 import msgspec
 from django.apps import AppConfig, apps
+from django.contrib.staticfiles import finders
 from django.core.checks import CheckMessage, Error, register
+from django.template.loader import render_to_string
 
+from .app_kinds import default_kinds
 from .conf import ChatSettings, given
 
 
@@ -63,3 +66,35 @@ def _weak_token() -> Iterator[CheckMessage]:
 
 
 _SENDABLE_TOKEN = re.compile(r"[!-~]{16,}")
+
+
+@register
+def check_app_kinds(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[CheckMessage]:
+    """The templates and static files of the kinds that apps have registered are there."""
+    return [*_unusable_templates(), *_missing_files()]
+
+
+def _unusable_templates() -> Iterator[CheckMessage]:
+    for kind in default_kinds:
+        if not kind.template:
+            continue
+        try:
+            render_to_string(kind.template, {"props": {}})
+        except Exception as error:  # noqa: BLE001 - an app's template, and what it calls
+            yield Error(
+                f"The template {kind.template!r} of the kind {kind.kind!r} cannot be drawn without "
+                f"props: {type(error).__name__}: {error}",
+                hint="Correct its name, or what is in it: the browser fills a copy of it.",
+                id="chat.E004",
+            )
+
+
+def _missing_files() -> Iterator[CheckMessage]:
+    for kind in default_kinds:
+        for path in filter(None, (kind.module, kind.style)):
+            if finders.find(path) is None:
+                yield Error(
+                    f"The kind {kind.kind!r} names {path!r}, which is no static file.",
+                    hint="Name it as {% static %} does: a path below an app's static folder.",
+                    id="chat.E005",
+                )

@@ -20,6 +20,7 @@ from sessions_app.inference.events import (
     ThinkingDelta,
 )
 
+from .app_kinds import AppKinds
 from .counts import StreamCounts
 from .frames import encode_body, envelope, utf8_size
 from .log import Entry, FrameLog, NowMs, Numbered, wall_ms
@@ -51,6 +52,7 @@ class StreamCoordinator:
         *,
         wake: Callable[[], None],
         counts: StreamCounts | None = None,
+        kinds: AppKinds | None = None,
         now_ms: NowMs = wall_ms,
         monotonic_ms: NowMs = lambda: time.monotonic_ns() // 1_000_000,
     ) -> None:
@@ -58,7 +60,7 @@ class StreamCoordinator:
         self._wake = wake
         self._counts = counts or StreamCounts()
         self._now_ms = now_ms
-        self._translator = Translator(log.conv_id, monotonic_ms=monotonic_ms)
+        self._translator = Translator(log.conv_id, monotonic_ms=monotonic_ms, kinds=kinds)
         self._inbox: deque[_Published | asyncio.Future[None]] = deque()
         self._chars = 0
         self._work = asyncio.Event()

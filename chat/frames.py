@@ -144,7 +144,10 @@ class QueueData(_Data, frozen=True, kw_only=True):
 
 
 class AppData(_Data, frozen=True, kw_only=True):
+    """What an event changed: each prop replaces the entity's of that name, or removes it."""
+
     props: dict[str, Any]
+    removed: tuple[str, ...] = ()
 
 
 class LogData(_Data, frozen=True, kw_only=True):

@@ -22,7 +22,7 @@ from django.views.decorators.http import require_http_methods
 from sessions_app.inference.errors import NoActiveInference, WebchatError
 
 from .apps import hub
-from .cards import BLANK_CARDS, arrange
+from .cards import arrange, blank_cards
 from .identity import ensure_owner, permitted
 from .submission import cookie_profile, submit_prompt
 
@@ -75,13 +75,15 @@ async def conversation(request: HttpRequest, conv_id: str) -> HttpResponse:
             await _submit(request, conv_id)
         return SeeOther(request.path)
     info = await permitted(request, "transcript", conv_id)
-    snapshot = await hub().streams.snapshot(conv_id)
+    streams = hub().streams
+    snapshot = await streams.snapshot(conv_id)
     context = {
         "info": info,
         "profile": info.profile,
         "snapshot": snapshot,
-        "cards": arrange(snapshot.entities),
-        "blank_cards": BLANK_CARDS,
+        "cards": arrange(snapshot.entities, streams.kinds),
+        "blank_cards": blank_cards(streams.kinds),
+        "app_kinds": streams.kinds,
     }
     return await _render(request, "chat/conversation.html", context)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from contextlib import suppress
 
+from .app_kinds import AppKinds
 from .coordinator import StreamCoordinator
 from .counts import StreamCounts, StreamStatistics
 from .follower import Pace, StreamFollower
@@ -16,9 +17,13 @@ LEAVE_SECONDS = 5.0
 
 
 class _Stream:
-    def __init__(self, log: FrameLog, *, counts: StreamCounts, now_ms: NowMs) -> None:
+    def __init__(
+        self, log: FrameLog, *, kinds: AppKinds, counts: StreamCounts, now_ms: NowMs
+    ) -> None:
         self.log = log
-        self.coordinator = StreamCoordinator(log, wake=self.wake, counts=counts, now_ms=now_ms)
+        self.coordinator = StreamCoordinator(
+            log, wake=self.wake, kinds=kinds, counts=counts, now_ms=now_ms
+        )
         self.follower: StreamFollower | None = None
 
     def wake(self) -> None:
@@ -30,8 +35,14 @@ class Streams:
     """Owns every coordinator and follower of the process. Belongs to one event loop."""
 
     def __init__(
-        self, *, window: Window | None = None, pace: Pace | None = None, now_ms: NowMs = wall_ms
+        self,
+        *,
+        window: Window | None = None,
+        pace: Pace | None = None,
+        kinds: AppKinds | None = None,
+        now_ms: NowMs = wall_ms,
     ) -> None:
+        self.kinds = kinds or AppKinds()
         self._window = window or Window()
         self._pace = pace or Pace()
         self._now_ms = now_ms
@@ -145,7 +156,9 @@ class Streams:
             log = MemoryFrameLog(
                 conv_id, epoch=self._epochs.next(), window=self._window, now_ms=self._now_ms
             )
-            stream = self._streams[conv_id] = _Stream(log, counts=self.counts, now_ms=self._now_ms)
+            stream = self._streams[conv_id] = _Stream(
+                log, kinds=self.kinds, counts=self.counts, now_ms=self._now_ms
+            )
         return stream
 
     def _stopped(self, follower: StreamFollower) -> None:

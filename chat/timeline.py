@@ -144,7 +144,9 @@ class Timeline:
             case frames.QueueUpdated(data=queue):
                 self.queue = [msgspec.to_builtins(item) for item in queue.items]
             case frames.App(data=app):
-                self._put(frame.id, frame.kind, seq, at_ms, dict(app.props))
+                card = self._put(frame.id, frame.kind, seq, at_ms, dict(app.props))
+                for name in app.removed:
+                    card.props.pop(name, None)
             case frames.Log(data=log):
                 props = {"level": log.level, "message": log.message, "fields": log.fields}
                 self._put(frame.id, "log", seq, at_ms, props)

@@ -1,12 +1,14 @@
 """Event → frames. Pure: a state machine that knows which segment is open.
 
-It keeps three rules of the protocol: a segment starts with its first text and has an id of its own;
-thinking is closed before the text after it; what is open when an inference ends is closed first.
+It keeps four rules of the protocol: a segment starts with its first text and has an id of its own;
+thinking is closed before the text after it; what is open when an inference ends is closed first; an
+app's frame says what its event changed, and only of an entity of its own.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias, assert_never
@@ -18,7 +20,10 @@ from sessions_app.inference import events
 from sessions_app.inference.events import Event, Origin
 
 from . import frames
+from .app_kinds import AppKinds, merged
 from .frames import StreamFrame
+
+logger = logging.getLogger(__name__)
 
 DELTA_MAX_CHARS = 4096
 """A longer delta is cut into several: at most 16 KiB of UTF-8 in a frame."""
@@ -50,17 +55,30 @@ class _ModelCall:
 class Translator:
     """One conversation's translation. Not to be shared between conversations."""
 
-    def __init__(self, conv_id: str, *, monotonic_ms: MonotonicMs) -> None:
+    def __init__(
+        self, conv_id: str, *, monotonic_ms: MonotonicMs, kinds: AppKinds | None = None
+    ) -> None:
         self._conv_id = conv_id
+        self._kinds = kinds or AppKinds()
         self._now = monotonic_ms
         self._call: _ModelCall | None = None
         self._segment: _Segment | None = None
         self._tools: dict[str, int] = {}  # requested and not finished, with their time
         self._pauses: list[str] = []
+        self._owners: dict[str, str | None] = {}  # of each id its app's kind, None for our own
+        self._app_props: dict[str, bytes] = {}  # by id, as JSON, for kinds with a fold of their own
 
     def translate(self, event: Event, origin: Origin | None) -> list[StreamFrame]:
-        """The frames this event becomes, in order; none for an internal event."""
-        cause = _Cause(origin)
+        """The frames this event becomes, in order; none for an internal event.
+
+        Raises ValueError for an app's event whose id belongs to something else.
+        """
+        told = self._translate(event, _Cause(origin))
+        for frame in told:
+            self._owners.setdefault(frame.id, None)
+        return told
+
+    def _translate(self, event: Event, cause: _Cause) -> list[StreamFrame]:
         match event:
             case events.TextDelta(text):
                 return self._delta(text, cause, thinking=False)
@@ -142,9 +160,7 @@ class Translator:
                 queue = frames.QueueData(depth=len(waiting), items=waiting)
                 return [frames.QueueUpdated(id=self._conv_id, data=queue)]
             case events.AppEvent():
-                app = frames.AppData(props=_json(dict(event.props)))
-                kind = f"{frames.APP_PREFIX}{event.kind}"
-                return [frames.App(type=kind, id=event.id, data=app, **cause.ids)]
+                return [self._app(event, cause)]
             case events.Log():
                 line = frames.LogData(
                     level=event.level,
@@ -163,6 +179,37 @@ class Translator:
                 return []
             case _:
                 assert_never(event)
+
+    def _app(self, event: events.AppEvent, cause: _Cause) -> StreamFrame:
+        owner = self._owners.setdefault(event.id, event.kind)
+        if owner != event.kind:
+            raise ValueError(
+                f"an event of the kind {event.kind!r} has the id {event.id!r}, which belongs to "
+                f"{'something of ours' if owner is None else f'the kind {owner!r}'}; give it an "
+                f"id of its own, as in '{event.kind}:{event.id}'"
+            )
+        data = self._folded(event.kind, event.id, _json(dict(event.props)))
+        kind = f"{frames.APP_PREFIX}{event.kind}"
+        return frames.App(type=kind, id=event.id, data=data, **cause.ids)
+
+    def _folded(self, kind: str, id: str, told: dict[str, Any]) -> frames.AppData:
+        """What the event changes. A fold that raises must not cost the event: it is merged."""
+        registered = self._kinds.get(kind)
+        if registered is None or registered.fold is merged:
+            return frames.AppData(props=told)
+        kept = self._app_props.get(id, b"{}")
+        before = msgspec.json.decode(kept)
+        try:
+            # The fold gets copies: it may keep or change what it is given.
+            after = _json(dict(registered.fold(msgspec.json.decode(kept), _json(told))))
+        except Exception:
+            logger.exception("the fold of the app kind %r raised; its props are merged", kind)
+            after = {**before, **told}
+        self._app_props[id] = msgspec.json.encode(after)
+        return frames.AppData(
+            props={name: value for name, value in after.items() if not _has(before, name, value)},
+            removed=tuple(name for name in before if name not in after),
+        )
 
     def _delta(self, text: str, cause: _Cause, *, thinking: bool) -> list[StreamFrame]:
         call = self._call
@@ -330,6 +377,11 @@ def _usage(usage: events.Usage | None) -> frames.UsageData | None:
         output_tokens=usage.output_tokens,
         cached_tokens=usage.cached_tokens,
     )
+
+
+def _has(props: dict[str, Any], name: str, value: Any) -> bool:
+    """Whether this prop is there and the same as JSON; for Python 1, 1.0 and True are."""
+    return name in props and msgspec.json.encode(props[name]) == msgspec.json.encode(value)
 
 
 def _json(value: Any) -> Any:

@@ -122,8 +122,10 @@ def uv_environment() -> dict[str, str]:
 
 def collect_static() -> None:
     """Gather the static files, unless those gathered are current: a running server reads them."""
-    digest = hashlib.sha256(f"DEBUG={os.environ.get('DEBUG')}".encode())
-    sources = [*ROOT.glob("[!.]*/static/**/*"), *ROOT.glob("webchat_project/*.py")]
+    chosen = {name: os.environ.get(name) for name in ("DEBUG", "DJANGO_SETTINGS_MODULE")}
+    digest = hashlib.sha256(json.dumps(chosen).encode())
+    apps = [*ROOT.glob("[!.]*/static/**/*"), *ROOT.glob("examples/*/static/**/*")]
+    sources = [*apps, *ROOT.glob("webchat_project/*.py"), *ROOT.glob("examples/*.py")]
     for path in (ROOT / "requirements.txt", *sorted(sources)):
         if path.is_file():
             content = hashlib.sha256(path.read_bytes()).hexdigest()

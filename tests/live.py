@@ -22,6 +22,8 @@ SERVERS = ("daphne", "uvicorn")
 METRICS_TOKEN = "a-token-that-only-scrapers-have"
 START_SECONDS = 60  # a loaded machine; importing a provider alone takes seconds
 STOP_SECONDS = 20
+WITH_APPS = "tests.standins.prompted.settings"
+"""A settings module that installs the examples and a test's own app."""
 
 
 class LiveServer:
@@ -91,7 +93,8 @@ def prepared_state() -> Path:
     """A migrated database, the static files and a key, made once for the whole test run."""
     state = Path(tempfile.mkdtemp(prefix="webchat-state-"))
     _manage(state, "migrate", "--verbosity=0")
-    _manage(state, "collectstatic", "--noinput", "--verbosity=0")
+    # With the files of every app that a test installs: a server links only to those of its own.
+    _manage(state, "collectstatic", "--noinput", "--verbosity=0", settings=WITH_APPS)
     return state
 
 
@@ -121,11 +124,11 @@ def _environment(state: Path) -> dict[str, str]:
     return {**inherited, "WEBCHAT_STATE_DIR": str(state), "WEBCHAT_MODEL": "demo"}
 
 
-def _manage(state: Path, *arguments: str) -> str:
+def _manage(state: Path, *arguments: str, settings: str = "webchat_project.settings") -> str:
     finished = subprocess.run(
         [sys.executable, "manage.py", *arguments],
         cwd=ROOT,
-        env=_environment(state),
+        env={**_environment(state), "DJANGO_SETTINGS_MODULE": settings},
         capture_output=True,
         text=True,
         check=False,

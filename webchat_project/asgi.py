@@ -20,6 +20,7 @@ call_command("check", stdout=StringIO())
 # ruff: noqa: E402 - what follows imports models, and needs the line above
 from prometheus_client import CollectorRegistry, ProcessCollector
 
+from chat.app_kinds import default_kinds
 from chat.apps import install
 from chat.body import BodyLimit
 from chat.conf import chat_settings
@@ -42,7 +43,7 @@ def build_hub(*, engine: Engine | None = None, tools: Iterable[Tool] = ()) -> Hu
     `engine` and `tools` are a test's, see `webchat_project.testing`.
     """
     chat, sessions = chat_settings(), session_settings()
-    streams = Streams(window=chat.window(), pace=chat.pace())
+    streams = Streams(window=chat.window(), pace=chat.pace(), kinds=default_kinds)
     profiles = Profiles(sessions.resolved_profiles())
     builder = session_builder(sessions, engine=engine, tools=tools)
     for profile in profiles:

@@ -3,18 +3,39 @@
 from __future__ import annotations
 
 import json
+import logging
 from datetime import UTC, datetime
 from time import time
 
 from django import template
+from django.template.loader import render_to_string
 from django.utils.safestring import SafeString
 
+from ..cards import Card
 from ..markdown import render
+
+logger = logging.getLogger(__name__)
 
 SHORT_CHARACTERS = 400
 SHORT_LINES = 8
 
 register = template.Library()
+
+
+@register.simple_tag
+def app_card(card: Card) -> SafeString:
+    """What an app's own template makes of its card, from `props` alone.
+
+    One that raises, which may be for what a model wrote, must not cost anybody the page: the card
+    is drawn blank, and the browser fills it.
+    """
+    assert card.app is not None
+    for props in (card.props, {}):
+        try:
+            return render_to_string(card.app.template, {"props": props})
+        except Exception:
+            logger.exception("template %s could not be rendered", card.app.template)
+    return SafeString("")
 
 
 @register.filter

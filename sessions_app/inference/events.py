@@ -6,12 +6,14 @@ through `publish()`; the runner and the session publish the rest. Sinks travel o
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Literal, Protocol, TypeAlias
 
+from .errors import ConfigurationError
 from .turns import Outcome, ToolStatus
 
 StopReason: TypeAlias = Literal[
@@ -22,6 +24,16 @@ PauseDecision: TypeAlias = Literal[
     "continue", "edit", "skip", "abort", "timeout", "disabled", "cancelled"
 ]
 LogLevel: TypeAlias = Literal["debug", "info", "warning", "error"]
+
+CORE_KINDS = frozenset(
+    {
+        *("message", "user", "assistant", "thinking"),
+        *("inference", "tool_call", "tool_result", "debugger_pause", "agent_mode", "log", "other"),
+    }
+)
+"""Kinds of entities, and roles of messages, that are not an app's to use."""
+
+_APP_KIND = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,11 +160,23 @@ class AgentModeSwitched:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AppEvent:
-    """An app's own kind: frame `app.<kind>`, entity kind `<kind>`. A later one updates `id`."""
+    """An app's own kind: frame `app.<kind>`, entity kind `<kind>`. A later one updates `id`.
+
+    An id belongs to the first kind that used it: make it of the kind, as in `mood:<call id>`.
+    Raises ConfigurationError for a kind that cannot be an app's, and for an empty id.
+    """
 
     kind: str
     id: str
     props: Mapping[str, object]
+
+    def __post_init__(self) -> None:
+        check_app_kind(self.kind)
+        if not self.id:
+            raise ConfigurationError(
+                f"an event of the kind {self.kind!r} has no id",
+                hint="Give it the id of what it tells of; a later event with that id updates it.",
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -293,6 +317,20 @@ class RunSink(Protocol):
 
 
 _current: ContextVar[RunSink] = ContextVar("webchat_run_sink")
+
+
+def check_app_kind(kind: str) -> None:
+    """Raises ConfigurationError unless `kind` may be an app's own."""
+    if not _APP_KIND.fullmatch(kind):
+        raise ConfigurationError(
+            f"{kind[:80]!r} cannot be the kind of an app's event",
+            hint="Use a letter, then up to 63 of A-Z a-z 0-9 _ -.",
+        )
+    if kind in CORE_KINDS:
+        raise ConfigurationError(
+            f"the kind {kind!r} is one of Webchat's own",
+            hint=f"Use another name than {', '.join(sorted(CORE_KINDS))}.",
+        )
 
 
 def publish(event: EngineEvent) -> None:

@@ -12,7 +12,7 @@ from playwright.async_api import Browser, BrowserContext, Page, async_playwright
 
 from tests.browser.chat import Chat
 from tests.browser.echo import echo_model
-from tests.live import LiveServer, live_server
+from tests.live import WITH_APPS, LiveServer, live_server
 
 ARGUMENTS = [
     "--no-sandbox",
@@ -54,9 +54,13 @@ async def server() -> AsyncIterator[LiveServer]:
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def echo_server() -> AsyncIterator[LiveServer]:
-    """A server whose model says again what it is told, one character at a time."""
+    """A server whose model says again what it is told, one character at a time, with apps."""
     async with echo_model() as model:
-        env = {"WEBCHAT_MODEL": "openai-chat:echo", "OPENAI_BASE_URL": f"{model.url}/v1"}
+        env = {
+            "WEBCHAT_MODEL": "openai-chat:echo",
+            "OPENAI_BASE_URL": f"{model.url}/v1",
+            "DJANGO_SETTINGS_MODULE": WITH_APPS,
+        }
         async with live_server("uvicorn", env=env) as running:
             yield running
 

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from chat.cards import CARD_NAMES, arrange
+from chat.app_kinds import AppKind, AppKinds
+from chat.cards import CARD_NAMES, arrange, blank_cards
 from chat.timeline import Entity
+from sessions_app.inference.events import CORE_KINDS
 
 ROOT = Path(__file__).resolve().parents[2]
+NO_KINDS = AppKinds()
 
 
 def entity(id: str, kind: str, created: int, updated: int, **props: object) -> Entity:
@@ -33,7 +36,8 @@ def test_what_appears_while_an_inference_runs_sits_inside_it():
             entity("u2", "message", 8, 8, role="user"),
             entity("i2", "inference", 9, 9, status="running"),
             entity("t", "message", 10, 20, role="thinking"),
-        ]
+        ],
+        NO_KINDS,
     )
     assert [card.id for card in cards] == ["u", "i", "late", "u2", "i2"]
     assert [card.id for card in cards[1].cards] == ["a", "l"]
@@ -49,7 +53,8 @@ def test_the_result_of_a_tool_sits_inside_its_call():
             entity("a:result", "tool_result", 5, 5),
             entity("b:result", "tool_result", 7, 7),
             entity("c:result", "tool_result", 8, 8),
-        ]
+        ],
+        NO_KINDS,
     )
     [inference] = cards
     assert [card.id for card in inference.cards] == ["a", "b", "c:result"]
@@ -60,9 +65,25 @@ def test_the_result_of_a_tool_sits_inside_its_call():
 
 
 def test_an_unknown_role_gets_the_readable_card():
-    assert [card.name for card in arrange([entity("x", "message", 1, 1, role="oracle")])] == [
-        "other"
-    ]
+    [card] = arrange([entity("x", "message", 1, 1, role="oracle")], NO_KINDS)
+    assert card.name == "other"
+
+
+def test_an_app_s_kind_has_a_card_of_its_own_where_it_has_a_template():
+    kinds = AppKinds([AppKind("mood", template="mood.html"), AppKind("plain")])
+    mood, plain, unknown = arrange(
+        [entity("m", "mood", 1, 1), entity("p", "plain", 2, 2), entity("u", "unknown", 3, 3)], kinds
+    )
+    assert (mood.name, mood.template, mood.app) == (
+        "app.mood", "chat/cards/app.html", kinds.get("mood")
+    )  # fmt: skip
+    assert (plain.name, plain.kind, plain.app) == ("other", "plain", None)
+    assert (unknown.name, unknown.kind) == ("other", "unknown")
+    assert [card.name for card in blank_cards(kinds)] == [*CARD_NAMES, "app.mood"]
+
+
+def test_no_app_can_take_the_name_of_a_card_of_ours():
+    assert {*CARD_NAMES, "message"} == CORE_KINDS
 
 
 def test_every_card_has_a_template_and_a_module():

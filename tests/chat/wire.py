@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 from hypothesis import strategies as st
 
+from chat.app_kinds import AppKinds
 from chat.follower import StreamFollower
 from chat.frames import Cursor, StreamFrame, encode_body, envelope, utf8_size
 from chat.log import Entry, Gap, MemoryFrameLog, Numbered
@@ -40,9 +41,9 @@ def at_once(verb: Coroutine[Any, Any, T]) -> T:
     raise AssertionError(f"{verb} suspended")
 
 
-def frames_of(told: Iterable[Event]) -> list[StreamFrame]:
+def frames_of(told: Iterable[Event], kinds: AppKinds | None = None) -> list[StreamFrame]:
     """The frames that a conversation's events become."""
-    translator = Translator("conv", monotonic_ms=lambda: 0)
+    translator = Translator("conv", monotonic_ms=lambda: 0, kinds=kinds)
     return [frame for event in told for frame in translator.translate(event, ORIGIN)]
 
 
@@ -144,6 +145,10 @@ class Page:
                 self._put(event, "log", **data)
             case "session.updated":
                 self.session = {name: data[name] for name in ("profile", "stepMode")}
+            case app if app.startswith("app."):
+                props = self._put(event, app.removeprefix("app."), **data["props"])
+                for name in data.get("removed", ()):
+                    del props[name]
             case unknown:
                 raise AssertionError(f"the protocol has no {unknown!r}")
 
@@ -381,6 +386,12 @@ _kinds = st.one_of(
     st.builds(events.Status, note=pieces),
     st.builds(events.ProviderError, detail=pieces),
     st.builds(events.Log, message=pieces, fields=st.just({"n": 1})),
+    st.builds(
+        events.AppEvent,
+        kind=st.just("mood"),
+        id=st.sampled_from(["mood:1", "mood:2"]),
+        props=st.dictionaries(st.sampled_from(["is", "why", "\ud83d"]), pieces, max_size=2),
+    ),
     st.sampled_from(["call", "prompt", "start", "finish", "profile"]),
 )
 

@@ -10,6 +10,7 @@ import msgspec
 
 from ..engine import Middleware
 from ..errors import ConfigurationError, unknown
+from ..events import check_app_kind
 from .agent_mode import AgentModes, agent_mode
 from .ordering import block_ordering
 from .structured import structured_output
@@ -170,4 +171,7 @@ def _agent_mode(config: AgentModeConfig) -> Middleware:
 
 @default_registry.register("structured-output", StructuredOutputConfig)
 def _structured_output(config: StructuredOutputConfig) -> Middleware:
-    return structured_output(config.tags)
+    middleware = structured_output(config.tags)
+    for tag in config.tags:
+        check_app_kind(tag)
+    return middleware

@@ -105,6 +105,7 @@ def test_what_a_factory_finds_wrong_says_where_too():
     assert str(error).startswith("profile 'agent', middlewares[0] ('agent-mode'): unknown mode")
     assert error.hint == "Name one of `modes` as `default`."
     assert "is not a tag's name" in str(refusal(spec("structured-output", tags=["a b"])))
+    assert "Webchat's own" in str(refusal(spec("structured-output", tags=["chart", "log"])))
 
 
 def test_two_of_one_kind_need_ids_of_their_own():

@@ -1,0 +1,1 @@
+"""An installed app whose events are what the prompt says, as JSON."""
