@@ -76,6 +76,8 @@ def _unusable_models() -> Iterator[CheckMessage]:
 def _unusable_profiles() -> Iterator[CheckMessage]:
     conf = session_settings()
     try:
+        conf.load_turn_store()
+        conf.load_turn_persister()
         builder = session_builder(conf)
         for profile in conf.resolved_profiles():
             builder.check(profile)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any
 
@@ -19,8 +20,7 @@ from .inference.toolloop import LoopConfig
 from .inference.tools import Tool, ToolRegistry
 from .manager import ManagerLimits
 from .profiles import Profile
-from .session import TurnPersister, unpersisted
-from .store import NoTurnStore, TurnStore
+from .store import TurnPersister, TurnStore, unpersisted
 from .users import load_user
 
 DEFAULT_TOOLS = (
@@ -116,21 +116,31 @@ class SessionSettings(msgspec.Struct, frozen=True, kw_only=True, rename="upper")
 
     def load_executor(self) -> ToolExecutor:
         """An instance of WEBCHAT['TOOL_EXECUTOR']."""
-        executor: ToolExecutor = _load(self.tool_executor, key="TOOL_EXECUTOR")()
+        executor: ToolExecutor = _made(
+            self.tool_executor, key="TOOL_EXECUTOR", verbs=("prepare", "execute")
+        )
         return executor
 
-    def load_turn_store(self) -> TurnStore:
-        """An instance of WEBCHAT['TURN_STORE'], or one that keeps nothing."""
+    def load_turn_store(self) -> TurnStore | None:
+        """An instance of WEBCHAT['TURN_STORE'], if it names one."""
         if not self.turn_store:
-            return NoTurnStore()
-        store: TurnStore = _load(self.turn_store, key="TURN_STORE")()
+            return None
+        store: TurnStore = _made(self.turn_store, key="TURN_STORE", verbs=("load", "transfer"))
         return store
 
     def load_turn_persister(self) -> TurnPersister:
         """What WEBCHAT['TURN_PERSISTER'] names, or one that keeps nothing."""
         if not self.turn_persister:
             return unpersisted
-        persister: TurnPersister = _load(self.turn_persister, key="TURN_PERSISTER")
+        hint = "Name a function: async def persist(conversation: StoredConversation) -> None."
+        persister: TurnPersister = _load_callable(
+            self.turn_persister, key="TURN_PERSISTER", hint=hint
+        )
+        if not inspect.iscoroutinefunction(persister):
+            raise ConfigurationError(
+                f"WEBCHAT['TURN_PERSISTER'] names {self.turn_persister!r}, which is not async",
+                hint=hint,
+            )
         return persister
 
 
@@ -180,6 +190,24 @@ def _load_callable(name: str, *, key: str, hint: str) -> Any:
             f"WEBCHAT[{key!r}] names {name!r}, which is a {type(found).__name__}", hint=hint
         )
     return found
+
+
+def _made(name: str, *, key: str, verbs: tuple[str, ...]) -> Any:
+    """An instance of the class that a dotted name stands for, which must have the verbs."""
+    hint = f"Name a class that takes no arguments and has {' and '.join(verbs)}."
+    make = _load_callable(name, key=key, hint=hint)
+    try:
+        made = make()
+    except TypeError as error:
+        raise ConfigurationError(
+            f"WEBCHAT[{key!r}] names {name!r}, which cannot be made: {error}", hint=hint
+        ) from error
+    for verb in verbs:
+        if not callable(getattr(made, verb, None)):
+            raise ConfigurationError(
+                f"WEBCHAT[{key!r}] names {name!r}, which has no {verb}", hint=hint
+            )
+    return made
 
 
 def given() -> Mapping[str, Any]:

@@ -6,13 +6,14 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 from uuid import uuid4
 
 import msgspec
 
 from .access import Identity, can
+from .history import retold
 from .idempotency import IdempotencyKeys, request_hash
 from .inference.engine import Closing
 from .inference.errors import ConversationNotFound, Draining, RunInProgress, UnknownPause
@@ -22,10 +23,16 @@ from .inference.tools import ToolRegistry
 from .observing import EventObserver, ObservedSink
 from .profiles import Profiles, overridden
 from .queue import Prompt
-from .session import EngineBuilder, Session, TurnPersister, unpersisted
+from .session import EngineBuilder, Session
 from .stages import failures
-from .store import ConversationStore, NoTurnStore, StoredConversation, TurnStore
-from .transcript import readable
+from .store import (
+    ConversationStore,
+    StoredConversation,
+    TurnPersister,
+    TurnStore,
+    unpersisted,
+)
+from .transcript import masked, readable
 from .values import (
     LiveSession,
     ProfileInfo,
@@ -92,7 +99,8 @@ class SessionManager:
     """Owns every session of the process, and the task that unloads idle ones.
 
     Belongs to one event loop. What a verb decides it decides in one step, with no await inside.
-    The secrets that `tools` declare are masked in what `transcript()` hands out.
+    The secrets that `tools` declare are masked in what `transcript()` hands out, and in what the
+    persister is given.
     """
 
     def __init__(
@@ -113,7 +121,7 @@ class SessionManager:
         self._streams = streams
         self._tools = tools or ToolRegistry()
         self._limits = limits or ManagerLimits()
-        self._turn_store = turn_store or NoTurnStore()
+        self._turn_store = turn_store
         self._turn_persister = turn_persister
         self._observers = tuple(observers)
         self._now_ms = now_ms
@@ -132,6 +140,7 @@ class SessionManager:
         )
         self._closing = False
         self._evictor: asyncio.Task[None] | None = None
+        self._recalling: dict[str, asyncio.Task[None]] = {}
 
     def profiles(self) -> tuple[ProfileInfo, ...]:
         return self._profiles.infos()
@@ -140,7 +149,7 @@ class SessionManager:
         session = self._sessions.get(conv_id)
         if session is not None:
             return session.info()
-        stored = self._store.get(conv_id) or await self._turn_store.load(conv_id)
+        stored = await self._stored(conv_id)
         return None if stored is None else _info(stored)
 
     async def open(self, conv_id: str, *, owner: str, profile: str | None) -> SessionInfo:
@@ -242,6 +251,16 @@ class SessionManager:
             session.owner = new_owner
         stored = self._store.transfer(old_owner, new_owner)
         self._keys.transfer(old_owner, new_owner)
+        if self._turn_store is not None:
+            try:
+                await self._turn_store.transfer(old_owner, new_owner)
+            except Exception:
+                # Nobody is kept from signing in by it.
+                logger.exception("the conversations kept of %s could not be given on", old_owner)
+            # What is recalled meanwhile may have the old owner still.
+            if self._recalling:
+                await asyncio.wait(tuple(self._recalling.values()))
+            stored += self._store.transfer(old_owner, new_owner)
         return (*(session.id for session in moved), *stored)
 
     def statistics(self) -> ManagerStatistics:
@@ -268,7 +287,7 @@ class SessionManager:
         session = self._sessions.get(conv_id)
         if session is not None:
             return session.inspect()
-        stored = self._store.get(conv_id) or await self._turn_store.load(conv_id)
+        stored = await self._stored(conv_id)
         return None if stored is None else self._unloaded(stored)
 
     async def transcript(self, conv_id: str, *, turns: int) -> Transcript | None:
@@ -276,7 +295,7 @@ class SessionManager:
         if session is not None:
             said = session.transcript(turns=turns)
         else:
-            stored = self._store.get(conv_id) or await self._turn_store.load(conv_id)
+            stored = await self._stored(conv_id)
             if stored is None:
                 return None
             said = Transcript(
@@ -328,6 +347,9 @@ class SessionManager:
         if self._evictor is not None:
             self._evictor.cancel()
             await asyncio.wait({self._evictor})
+        recalling = tuple(self._recalling.values())
+        for task in recalling:
+            task.cancel()
         running = []
         for session in self._sessions.values():
             session.closing = True
@@ -335,21 +357,59 @@ class SessionManager:
             if session.active is not None:
                 session.stop(reason)
                 running.append(session.active.wait())
-        await asyncio.gather(*running, return_exceptions=True)
+        await asyncio.gather(*running, *recalling, return_exceptions=True)
         if isinstance(self._builder, Closing):
             await self._builder.aclose()
 
     async def _load(self, conv_id: str) -> Session | None:
         """The live session, made so again if it was unloaded or the app has kept it."""
-        if conv_id not in self._sessions and self._store.get(conv_id) is None:
-            loaded = await self._turn_store.load(conv_id)
-            if loaded is not None and conv_id not in self._sessions:
-                self._store.put(loaded)
+        if conv_id not in self._sessions:
+            await self._stored(conv_id)
         session = self._sessions.get(conv_id)
         if session is None and (stored := self._store.take(conv_id)) is not None:
             session = self._create(conv_id, owner=stored.owner, profile=stored.profile)
             session.restore(stored)
         return session
+
+    async def _stored(self, conv_id: str) -> StoredConversation | None:
+        """The conversation as it is unloaded, recalled first if only the app has it."""
+        if self._turn_store is not None and self._store.get(conv_id) is None:
+            recalling = self._recalling.get(conv_id)
+            if recalling is None:
+                recalling = self._recalling[conv_id] = asyncio.create_task(
+                    self._recall(conv_id, self._turn_store), name=f"recall:{conv_id}"
+                )
+                recalling.add_done_callback(lambda task: self._recalled(conv_id, task))
+            # Who asked may give up; the others still wait for it.
+            await asyncio.shield(recalling)
+        return self._store.get(conv_id)
+
+    async def _recall(self, conv_id: str, turn_store: TurnStore) -> None:
+        """Asks the app for a conversation, and writes into its log what was said in it."""
+        stored = await turn_store.load(conv_id)
+        if stored is None or conv_id in self._sessions:
+            return
+        sink = self._streams.sink(conv_id)
+        try:
+            for origin, events in retold(masked(stored.turns, self._tools), profile=stored.profile):
+                for event in events:
+                    sink.publish(event, origin)
+                await sink.flush()
+        except BaseException:
+            # Half a history would be told twice the next time.
+            self._streams.forget(conv_id)
+            raise
+        await self._streams.unload(conv_id)
+        self._store.put(stored)
+
+    def _recalled(self, conv_id: str, task: asyncio.Task[None]) -> None:
+        del self._recalling[conv_id]
+        if not task.cancelled():
+            task.exception()  # whoever waited has been told
+
+    async def _persist(self, conversation: StoredConversation) -> None:
+        turns = masked(conversation.turns, self._tools)
+        await self._turn_persister(replace(conversation, turns=turns))
 
     def _unload(self, session: Session) -> None:
         """Live before, stored after: one step."""
@@ -393,7 +453,7 @@ class SessionManager:
             sink=ObservedSink(self._streams.sink(conv_id), conv_id, self._observers),
             now_ms=self._now_ms,
             queue_limit=self._limits.queue,
-            persister=self._turn_persister,
+            persister=self._persist,
         )
         if self._evictor is None:
             self._evictor = asyncio.create_task(self._evict_for_ever(), name="session-evictor")

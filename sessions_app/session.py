@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import replace
-from typing import Protocol, TypeAlias
+from typing import Protocol
 from uuid import uuid4
 
 from .execution import ExecutionHandle
@@ -17,7 +17,7 @@ from .inference.turns import Turn, TurnMetadata, User
 from .profiles import Profile
 from .queue import Prompt, PromptQueue
 from .stages import StageRecorder, failures
-from .store import StoredConversation
+from .store import StoredConversation, TurnPersister, unpersisted
 from .values import (
     Idle,
     LiveSession,
@@ -36,14 +36,6 @@ from .values import (
 logger = logging.getLogger(__name__)
 
 TITLE_CHARS = 80
-
-
-TurnPersister: TypeAlias = Callable[["Session", Turn], Awaitable[None]]
-"""Called with the final turn of each inference, before the next one starts. May not raise."""
-
-
-async def unpersisted(session: Session, turn: Turn) -> None:
-    """The TurnPersister that keeps nothing."""
 
 
 class EngineBuilder(Protocol):
@@ -410,7 +402,7 @@ class Session:
 
     async def _persist(self, turn: Turn) -> None:
         try:
-            await self._persister(self, turn)
+            await self._persister(replace(self.stored(), turns=(turn,)))
         except Exception:
             logger.exception("the turn of %s could not be persisted", self.id)
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 from .inference.turns import Turn
 
@@ -25,17 +25,29 @@ class StoredConversation:
 
 
 class TurnStore(Protocol):
-    """Where an app keeps conversations beyond the process. Asked when an id is not known."""
+    """Where an app keeps conversations beyond the process. Called in the event loop."""
 
     async def load(self, conv_id: str) -> StoredConversation | None:
-        """The conversation with its owner; None where there is none."""
+        """The conversation with its owner; None where there is none.
+
+        Asked when an id is not in memory, also for an id that nobody has used yet. What it raises
+        fails the request that asked.
+        """
+
+    async def transfer(self, old_owner: str, new_owner: str) -> None:
+        """Gives every conversation of one owner to the other: a visitor has signed in."""
 
 
-class NoTurnStore:
-    """The TurnStore of an app that keeps nothing."""
+TurnPersister: TypeAlias = Callable[[StoredConversation], Awaitable[None]]
+"""Told the conversation after each inference, before the next one starts.
 
-    async def load(self, conv_id: str) -> StoredConversation | None:
-        return None
+`turns` then holds one turn: the last, which has every block of the conversation, and its outcome.
+Declared secrets are masked in it. What it raises is logged, and costs the conversation nothing.
+"""
+
+
+async def unpersisted(conversation: StoredConversation) -> None:
+    """The TurnPersister that keeps nothing."""
 
 
 class ConversationStore:

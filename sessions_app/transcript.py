@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import msgspec
 
@@ -15,13 +15,22 @@ def readable(turns: Iterable[Turn], tools: ToolRegistry) -> tuple[Turn, ...]:
 
     Turns share their blocks, so each block is looked at once.
     """
+    return _each_block(turns, lambda block: _readable(block, tools))
+
+
+def masked(turns: Iterable[Turn], tools: ToolRegistry) -> tuple[Turn, ...]:
+    """The turns with declared secrets masked, and whole otherwise."""
+    return _each_block(turns, lambda block: _masked(block, tools))
+
+
+def _each_block(turns: Iterable[Turn], change: Callable[[Block], Block]) -> tuple[Turn, ...]:
     seen: dict[int, Block] = {}
 
     def of(block: Block) -> Block:
-        shown = seen.get(id(block))
-        if shown is None:
-            shown = seen[id(block)] = _readable(block, tools)
-        return shown
+        changed = seen.get(id(block))
+        if changed is None:
+            changed = seen[id(block)] = change(block)
+        return changed
 
     return tuple(
         msgspec.structs.replace(turn, blocks=tuple(of(block) for block in turn.blocks))
@@ -29,13 +38,19 @@ def readable(turns: Iterable[Turn], tools: ToolRegistry) -> tuple[Turn, ...]:
     )
 
 
+def _masked(block: Block, tools: ToolRegistry) -> Block:
+    if not isinstance(block, ToolCall):
+        return block
+    tool = tools.get(block.name)
+    if tool is None or not tool.secrets:
+        return block
+    return msgspec.structs.replace(block, arguments=tool.shown(block.arguments))
+
+
 def _readable(block: Block, tools: ToolRegistry) -> Block:
     match block:
-        case ToolCall(name=name, arguments=arguments):
-            tool = tools.get(name)
-            if tool is None or not tool.secrets:
-                return block
-            return msgspec.structs.replace(block, arguments=tool.shown(arguments))
+        case ToolCall():
+            return _masked(block, tools)
         case Reasoning():
             return msgspec.structs.replace(block, signature=None)
         case Other():

@@ -353,9 +353,7 @@ class _Run:
                 return turn
             turn = msgspec.structs.replace(turn, blocks=turn.blocks[:-1])
         cut = end.turn is None
-        return turn.with_blocks(
-            LlmText(text=f"[no answer: {_WHY_NO_WORD[end.outcome]}]", stopped=cut)
-        )
+        return turn.with_blocks(LlmText(text=_no_answer(_WHY_NO_WORD[end.outcome]), stopped=cut))
 
     def _with_results(self, turn: Turn) -> Turn:
         """The turn whose calls all have a result: the one they ended with, or `cancelled`."""
@@ -388,3 +386,11 @@ _WHY_NO_WORD: Mapping[Outcome, str] = {
     "failed": "failed",
     "lost": "lost",
 }
+
+
+def _no_answer(why: str) -> str:
+    return f"[no answer: {why}]"
+
+
+NO_ANSWERS = frozenset(_no_answer(why) for why in _WHY_NO_WORD.values())
+"""What the history has in the place of an answer without text. It was never shown."""

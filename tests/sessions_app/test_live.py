@@ -30,6 +30,7 @@ from sessions_app.manager import ManagerLimits, SessionManager
 from sessions_app.profiles import Profile, Profiles
 from sessions_app.session import Session
 from sessions_app.stages import StageRecorder
+from sessions_app.store import StoredConversation
 from sessions_app.testing import Gate, IgnoreCancel, RecordingSink, ScriptedEngine, Sleep, Step
 from sessions_app.values import (
     Ending,
@@ -122,7 +123,7 @@ class Bench:
         loop = ToolLoop(DefaultToolExecutor(), session.steps, config=LoopConfig())
         return InferenceRunner(self.engine, loop=loop, tools=self.tools, cancel_grace=5)
 
-    async def _persist(self, session: Session, turn: Turn) -> None:
+    async def _persist(self, conversation: StoredConversation) -> None:
         if self.persist is not None:
             await self.persist.passed()
 
