@@ -30,6 +30,7 @@ class ChatSettings(msgspec.Struct, frozen=True, kw_only=True, rename="upper"):
     log_window_seconds: Seconds = 3600.0
     heartbeat: Seconds = 25.0
     follower_idle: Seconds = 60.0
+    drain_timeout: Seconds = 30.0
 
     def window(self) -> Window:
         return Window(

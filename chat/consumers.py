@@ -79,6 +79,8 @@ class ChatConsumer(AsyncWebsocketConsumer):
                 owner=identity.owner,
                 profile=self._asked.get("profile") or cookie_profile(self.scope["cookies"]),
             )
+            if hub().draining and not info.running:
+                raise Draining("the server is restarting; come back in a few seconds")
         except (BadConvId, BadCursor, ProfileNotFound, Draining) as error:
             await self._refuse(error)
             return
@@ -90,6 +92,8 @@ class ChatConsumer(AsyncWebsocketConsumer):
         await self.accept()
         self._follower = hub().streams.follower(conv_id)
         self._follower.join(self._connection)
+        if hub().draining:
+            self._connection.leave(CLOSE_RESTARTING)
         self._delivery = asyncio.create_task(
             self._deliver(self._follower, cursor, self._asked.get("profile") or info.profile),
             name=f"pump:{conv_id}",

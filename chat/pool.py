@@ -120,7 +120,10 @@ class Connection:
         self._wake.set()
 
     def leave(self, code: int) -> None:
-        """Asks for the socket to be closed once it was sent all that is in the log."""
+        """Asks for the socket to be closed once it was sent all that is in the log.
+
+        Where an inference runs, that is all up to its end.
+        """
         self.leaving = code
         self._wake.set()
 

@@ -89,5 +89,11 @@ class Sessions(Protocol):
     async def transfer(self, old_owner: str, new_owner: str) -> tuple[str, ...]:
         """Gives every conversation of `old_owner` to `new_owner`; returns their ids."""
 
+    async def drain(self, timeout: float) -> None:
+        """Takes no more prompts and starts none that wait, for good.
+
+        Returns when no inference runs, or after `timeout` seconds.
+        """
+
     async def aclose(self) -> None:
         """Takes no more prompts, ends every inference as cancelled and waits for their ends."""

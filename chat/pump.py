@@ -60,7 +60,7 @@ async def pump(
                 if connection.depth:
                     await socket.send_entries(connection.take())
                 elif connection.live:
-                    if connection.leaving is not None and socket.is_level():
+                    if connection.leaving is not None and socket.has_it_all():
                         connection.close(connection.leaving)
                     else:
                         await connection.wait()
@@ -118,10 +118,14 @@ class _Socket:
         else:
             await self.snapshot(page.reason if isinstance(page, Gap) else "first")
 
-    def is_level(self) -> bool:
-        """Whether the client was sent all that is in the log."""
+    def has_it_all(self) -> bool:
+        """Whether the client was sent all there is, the end of a running inference too."""
         cursor = self._connection.cursor
-        return cursor is not None and cursor.seq >= self._log.head.seq
+        return (
+            cursor is not None
+            and cursor.seq >= self._log.head.seq
+            and self._log.active_inference is None
+        )
 
     async def catch_up(self) -> None:
         """Sends the next page of the log, or goes live at its end."""

@@ -6,35 +6,18 @@ import os
 
 from setup import ROOT, VENV_PYTHON, SetupError, prepare
 
-APPLICATION = "webchat_project.asgi:application"
-MAX_MESSAGE = "65536"  # bytes in one websocket message, as docs/protocol.md promises
+SERVERS = ("daphne", "uvicorn")
 
 
 def server_command(server: str, host: str, port: str) -> list[str]:
-    """The server's module and arguments. Raises SetupError for a server or port that cannot be."""
+    """What Python is to run. Raises SetupError for a server or port that cannot be."""
     if not (port.isascii() and port.isdigit() and 0 < int(port) < 65536):
         raise SetupError(f"got PORT={port!r}; expected 1 to 65535; try: make run PORT=8000")
-    match server:
-        case "daphne":
-            return [
-                *("daphne", "-b", host, "-p", port, "--no-server-name"),
-                *("--websocket_connect_timeout", "10"),
-                *("--websocket-max-message-size", MAX_MESSAGE),
-                *("--websocket-max-frame-size", MAX_MESSAGE),
-                APPLICATION,
-            ]
-        case "uvicorn":
-            return [
-                *("uvicorn", "--host", host, "--port", port, "--no-server-header"),
-                *("--no-proxy-headers", "--timeout-graceful-shutdown", "15"),
-                *("--ws", "websockets-sansio", "--ws-max-size", MAX_MESSAGE),
-                *("--ws-per-message-deflate", "false"),
-                APPLICATION,
-            ]
-        case _:
-            raise SetupError(
-                f"got SERVER={server!r}; expected daphne or uvicorn; try: make run SERVER=daphne"
-            )
+    if server not in SERVERS:
+        raise SetupError(
+            f"got SERVER={server!r}; expected daphne or uvicorn; try: make run SERVER=daphne"
+        )
+    return ["manage.py", "serve", "--server", server, "--host", host, "--port", port]
 
 
 def main() -> None:
@@ -47,9 +30,8 @@ def main() -> None:
         prepare("run")
     except SetupError as error:
         raise SystemExit(f"make run: {error}") from None
-    print(f"Webchat on {server}: http://{f'[{host}]' if ':' in host else host}:{port}/", flush=True)
     os.chdir(ROOT)
-    os.execv(VENV_PYTHON, [str(VENV_PYTHON), "-m", *command])
+    os.execv(VENV_PYTHON, [str(VENV_PYTHON), *command])
 
 
 if __name__ == "__main__":

@@ -341,6 +341,19 @@ class SessionManager:
         self._store.sweep()
         return tuple(evicted)
 
+    async def drain(self, timeout: float) -> None:
+        """Takes no more prompts, starts none that wait; returns when none runs, or at `timeout`."""
+        self._closing = True
+        running = []
+        for session in self._sessions.values():
+            session.closing = True
+            if session.active is not None:
+                running.append(asyncio.ensure_future(session.active.wait()))
+        if running:
+            _, late = await asyncio.wait(running, timeout=timeout)
+            for waiting in late:
+                waiting.cancel()
+
     async def aclose(self, reason: str = "server restarting") -> None:
         """Takes no more prompts, ends every inference as cancelled, and waits for their ends."""
         self._closing = True

@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from functools import cache
 from pathlib import Path
@@ -20,10 +20,17 @@ import httpx
 ROOT = Path(__file__).resolve().parent.parent
 SERVERS = ("daphne", "uvicorn")
 METRICS_TOKEN = "a-token-that-only-scrapers-have"
+APPLICATION = "webchat_project.asgi:application"
 START_SECONDS = 60  # a loaded machine; importing a provider alone takes seconds
 STOP_SECONDS = 20
 WITH_APPS = "tests.standins.prompted.settings"
 """A settings module that installs the examples and a test's own app."""
+
+
+BY_HAND: Mapping[str, Callable[[int], list[str]]] = {
+    "daphne": lambda port: [sys.executable, "-m", "daphne", "-p", str(port), APPLICATION],
+    "uvicorn": lambda port: [sys.executable, "-m", "uvicorn", "--port", str(port), APPLICATION],
+}
 
 
 class LiveServer:
@@ -64,9 +71,16 @@ class LiveServer:
 
 @asynccontextmanager
 async def live_server(
-    server: str = "daphne", *, env: Mapping[str, str] | None = None, port: int | None = None
+    server: str = "daphne",
+    *,
+    env: Mapping[str, str] | None = None,
+    port: int | None = None,
+    by_hand: bool = False,
 ) -> AsyncIterator[LiveServer]:
-    """A server that answers, with a fresh database; gone at the end of the block."""
+    """A server that answers, with a fresh database; gone at the end of the block.
+
+    `by_hand`: started by its own command, as somebody might who does not know ours.
+    """
     with tempfile.TemporaryDirectory(prefix="webchat-test-") as directory:
         state = Path(directory)
         shutil.copytree(prepared_state(), state, dirs_exist_ok=True)
@@ -74,7 +88,7 @@ async def live_server(
         log = state / "server.log"
         with log.open("wb") as output:
             process = await asyncio.create_subprocess_exec(
-                *_command(server, port),
+                *(BY_HAND[server](port) if by_hand else _command(server, port)),
                 cwd=ROOT,
                 env={**_environment(state), **(env or {})},
                 stdout=output,
@@ -112,7 +126,7 @@ def _command(server: str, port: int) -> list[str]:
         from serve import server_command
     finally:
         sys.path.remove(str(ROOT / "scripts"))
-    return [sys.executable, "-m", *server_command(server, "127.0.0.1", str(port))]
+    return [sys.executable, *server_command(server, "127.0.0.1", str(port))]
 
 
 def _environment(state: Path) -> dict[str, str]:

@@ -86,6 +86,7 @@ WEBCHAT = {
     "OPENAI_API_KEY": env.str("OPENAI_API_KEY", default=""),
     "ANTHROPIC_API_KEY": env.str("ANTHROPIC_API_KEY", default=""),
     "GEMINI_API_KEY": env.str("GEMINI_API_KEY", default=""),
+    "DRAIN_TIMEOUT": env.float("WEBCHAT_DRAIN_TIMEOUT", default=30.0),
     "LOGIN_REQUIRED": env.bool("WEBCHAT_LOGIN_REQUIRED", default=False),
     "METRICS": env.bool("WEBCHAT_METRICS", default=False),
     "METRICS_TOKEN": env.str("WEBCHAT_METRICS_TOKEN", default=""),

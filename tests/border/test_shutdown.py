@@ -1,4 +1,4 @@
-"""SIGTERM in the middle of an answer: the process goes by itself, and nobody is left guessing."""
+"""SIGTERM in mid-answer to a server started by its own command: nobody is left guessing."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ COMPLAINTS = ("Traceback", "was destroyed", "never awaited", "Segmentation fault
 @pytest.mark.parametrize("kind", SERVERS)
 async def test_the_process_ends_by_itself_and_its_tabs_are_told_to_come_back(kind: str, conv: str):
     env = {"PYTHONFAULTHANDLER": "1"}
-    async with live_server(kind, env=env) as server, visitor(server.url) as anna:
+    async with live_server(kind, env=env, by_hand=True) as server, visitor(server.url) as anna:
         async with AsyncExitStack() as stack:
             sockets = [await stack.enter_async_context(anna.socket(conv)) for _ in range(2)]
             for tab in sockets:

@@ -1,0 +1,1 @@
+"""How a server process listens, runs and goes: what `manage.py serve` is made of."""

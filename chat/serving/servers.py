@@ -1,0 +1,86 @@
+"""Daphne and uvicorn, each run on a listening socket of ours until it is told to stop."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Final, TypeAlias
+
+CONNECT_SECONDS = 10
+STOP_SECONDS = 5
+
+Started: TypeAlias = Callable[[Callable[[], None]], object]
+"""Called inside the server's loop once it runs, with what stops it."""
+
+RunServer: TypeAlias = Callable[[Any, socket.socket, int, Started], None]
+"""Serves an application on a socket; client messages are at most so many bytes."""
+
+
+def run_daphne(
+    application: Any, listener: socket.socket, max_message: int, started: Started
+) -> None:
+    """Serves until stopped. Daphne buffers without limit: the pool's flow control bounds it."""
+    from daphne.access import AccessLogGenerator
+    from daphne.server import Server
+    from daphne.ws_protocol import WebSocketProtocol
+    from twisted.internet import reactor
+
+    class Protocol(WebSocketProtocol):  # type: ignore[misc] # Daphne ships no types
+        def serverClose(self, code: int | None = None) -> None:  # noqa: N802 - Daphne's name
+            # Its own way refuses the codes of the standard, 1012 among them.
+            self.sendCloseFrame(code=1000 if code is None else code, isReply=False)
+
+    def begin() -> None:
+        server.ws_factory.protocol = Protocol
+        started(server.stop)
+
+    server = Server(
+        application,
+        endpoints=[f"fd:fileno={listener.detach()}"],  # Twisted closes it
+        signal_handlers=False,
+        action_logger=AccessLogGenerator(sys.stdout),
+        websocket_connect_timeout=CONNECT_SECONDS,
+        websocket_handshake_timeout=CONNECT_SECONDS,
+        websocket_max_message_size=max_message,
+        websocket_max_frame_size=max_message,
+        server_name="",
+    )
+    # Not callWhenRunning: that is before the loop under the reactor runs.
+    reactor.callLater(0, begin)  # type: ignore[arg-type] # zope knows no self
+    server.run()
+
+
+def run_uvicorn(
+    application: Any, listener: socket.socket, max_message: int, started: Started
+) -> None:
+    """Serves until stopped. uvicorn pushes back on slow readers; see `listen` for dead ones."""
+    import uvicorn
+
+    class Server(uvicorn.Server):
+        @contextlib.contextmanager
+        def capture_signals(self) -> Iterator[None]:
+            yield  # ours; uvicorn's own would close every socket before it was told anything
+
+        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+            await super().startup(sockets)
+            started(self._stop)
+
+        def _stop(self) -> None:
+            self.should_exit = True
+
+    config = uvicorn.Config(
+        application,
+        ws="websockets-sansio",
+        ws_max_size=max_message,
+        ws_per_message_deflate=False,
+        proxy_headers=False,
+        server_header=False,
+        timeout_graceful_shutdown=STOP_SECONDS,
+        log_config=None,
+    )
+    Server(config).run(sockets=[listener])
+
+
+SERVERS: Final[Mapping[str, RunServer]] = {"daphne": run_daphne, "uvicorn": run_uvicorn}
