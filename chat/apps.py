@@ -23,17 +23,24 @@ class ChatConfig(AppConfig):
     def ready(self) -> None:
         from . import checks, signals  # noqa: F401 - register checks and receivers
 
+        signals.watch_models()
+
 
 def hub() -> Hub:
     """What asgi.py wired. Raises RuntimeError in a process that serves nothing."""
-    # The registry gives the config by label; this label is ours.
-    config = cast(ChatConfig, apps.get_app_config("chat"))
-    if config.hub is None:
+    found = installed()
+    if found is None:
         raise RuntimeError(
             "no hub is wired in this process; serve webchat_project.asgi, or install one with "
             "chat.apps.install(hub)"
         )
-    return config.hub
+    return found
+
+
+def installed() -> Hub | None:
+    """The process's hub, if it serves anything."""
+    # The registry gives the config by label; this label is ours.
+    return cast(ChatConfig, apps.get_app_config("chat")).hub
 
 
 def install(new: Hub | None) -> None:

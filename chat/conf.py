@@ -31,6 +31,7 @@ class ChatSettings(msgspec.Struct, frozen=True, kw_only=True, rename="upper"):
     heartbeat: Seconds = 25.0
     follower_idle: Seconds = 60.0
     drain_timeout: Seconds = 30.0
+    access_check_every: Seconds = 60.0
 
     def window(self) -> Window:
         return Window(

@@ -11,6 +11,7 @@ from channels.generic.websocket import AsyncWebsocketConsumer
 
 from sessions_app.access import can
 from sessions_app.inference.errors import Draining, ProfileNotFound
+from sessions_app.values import SessionInfo
 
 from .apps import hub
 from .control import control_group
@@ -26,6 +27,7 @@ from .frames import (
     decode_client,
     utf8_size,
 )
+from .guard import Seat
 from .identity import identify
 from .log import wall_ms
 from .pool import CLOSE_RESTARTING, Connection
@@ -47,6 +49,7 @@ class ChatConsumer(AsyncWebsocketConsumer):
         super().__init__(*args, **kwargs)
         self._conv_id = ""
         self._connection = Connection()
+        self._seat: Seat | None = None
         self._follower: StreamFollower | None = None
         self._delivery: asyncio.Task[None] | None = None
         self._bad_frames = 0
@@ -88,6 +91,7 @@ class ChatConsumer(AsyncWebsocketConsumer):
             await self.close()
             return
         self._conv_id = conv_id
+        self._sit_down(identity.owner, info)
         await self.channel_layer.group_add(control_group(conv_id), self.channel_name)
         await self.accept()
         self._follower = hub().streams.follower(conv_id)
@@ -129,7 +133,9 @@ class ChatConsumer(AsyncWebsocketConsumer):
         self._connection.close(message["code"])
 
     async def _leave(self) -> None:
-        """Out of pool and group, its pump ended. Idempotent."""
+        """Out of guard, pool and group, its pump ended. Idempotent."""
+        if self._seat is not None:
+            hub().guard.release(self._seat)
         if self._follower is not None:
             self._follower.leave(self._connection)
         delivery, self._delivery = self._delivery, None
@@ -139,6 +145,20 @@ class ChatConsumer(AsyncWebsocketConsumer):
         conv_id, self._conv_id = self._conv_id, ""
         if conv_id:
             await self.channel_layer.group_discard(control_group(conv_id), self.channel_name)
+
+    def _sit_down(self, owner: str, info: SessionInfo) -> None:
+        """Has the guard look after this socket."""
+        session_key = self.scope["session"].session_key
+        if session_key is None:
+            return  # a session that is kept nowhere can't be read anew: a test client's
+        self._seat = Seat(
+            conv_id=info.conv_id,
+            owner=owner,
+            is_guest=owner != info.owner,
+            session_key=session_key,
+            connection=self._connection,
+        )
+        hub().guard.admit(self._seat)
 
     async def _deliver(self, follower: StreamFollower, cursor: Cursor | None, profile: str) -> None:
         try:

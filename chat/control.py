@@ -1,24 +1,74 @@
-"""The control group of a conversation: what is said to all its sockets, in every process.
+"""What is said to sockets beside their frames: closings, and that somebody's access changed.
 
-No frame travels here; only closings. A conv_id is no legal group name, so it is hashed.
+No frame travels here. A conv_id is no legal group name, and a session key is a secret: both are
+hashed.
 """
 
 from __future__ import annotations
 
-import hashlib
+import asyncio
+import logging
+from typing import Any
 
+from asgiref.sync import async_to_sync
 from channels.layers import get_channel_layer
 
-CLOSE_RESYNC = 4010
+from .apps import installed
+from .guard import ACCESS_GROUP, digest
+
+logger = logging.getLogger(__name__)
 
 
 def control_group(conv_id: str) -> str:
     """The group that every consumer of the conversation is in while it is connected."""
-    return f"conv.{hashlib.sha256(conv_id.encode()).hexdigest()[:40]}"
+    return f"conv.{digest(conv_id)}"
 
 
 async def close_sockets(conv_id: str, code: int) -> None:
     """Asks every socket of the conversation to close with `code`."""
+    await _send(control_group(conv_id), {"type": "control.close", "code": code})
+
+
+def session_ended(session_key: str) -> None:
+    """Closes every socket of one of Django's sessions as signed out. See `_announce`."""
+    _announce({"type": "access.ended", "session": digest(session_key)})
+
+
+def owner_changed(owner: str) -> None:
+    """Has every socket of that owner checked at once. See `_announce`."""
+    _announce({"type": "access.changed", "owner": digest(owner)})
+
+
+def permissions_changed() -> None:
+    """Has every socket checked at once that is there by a permission. See `_announce`."""
+    _announce({"type": "access.changed"})
+
+
+def _announce(message: dict[str, Any]) -> None:
+    """Tells the guard of every process; for sync code in any thread and process.
+
+    Does not wait where the hub runs, and never raises: what is lost, the next check finds.
+    """
+    hub = installed()
+    loop = None if hub is None else hub.guard.loop
+    if loop is not None and loop.is_running():
+        # A channel layer in memory belongs to its loop; another thread must not touch it.
+        asyncio.run_coroutine_threadsafe(_say(message), loop)
+        return
+    try:
+        async_to_sync(_say)(message)
+    except RuntimeError:  # a loop runs in this thread, and it is not the hub's
+        logger.warning("nobody could be told of %s; the next check finds it", message["type"])
+
+
+async def _say(message: dict[str, Any]) -> None:
+    try:
+        await _send(ACCESS_GROUP, message)
+    except Exception:
+        logger.warning("%s was not heard; the next check finds it", message["type"], exc_info=True)
+
+
+async def _send(group: str, message: dict[str, Any]) -> None:
     layer = get_channel_layer()
     assert layer is not None, "settings.CHANNEL_LAYERS has no default layer"
-    await layer.group_send(control_group(conv_id), {"type": "control.close", "code": code})
+    await layer.group_send(group, message)

@@ -31,6 +31,10 @@ class LoginRequired(Refused):
     code = "login_required"
 
 
+class SignedOut(Refused):
+    code = "signed_out"
+
+
 class UnsupportedMediaType(Refused):
     code = "unsupported_media_type"
 
@@ -40,6 +44,7 @@ _STATUS = {
     "missing_prompt": 400,
     "bad_override": 400,
     "login_required": 403,
+    "signed_out": 403,
     "forbidden": 403,
     "overrides_not_allowed": 403,
     "conversation_not_found": 404,

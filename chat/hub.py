@@ -5,6 +5,7 @@ from __future__ import annotations
 from prometheus_client import CollectorRegistry, Histogram
 
 from .conf import ChatSettings
+from .guard import Guard
 from .loop_probe import LoopProbe
 from .metrics import LAG_BUCKETS, StreamCollector
 from .ports import Sessions
@@ -12,18 +13,20 @@ from .streams import Streams
 
 
 class Hub:
-    """The process's sessions, streams, settings and metrics. Belongs to one event loop."""
+    """The process's sessions, streams, guard, settings and metrics. Belongs to one event loop."""
 
     def __init__(
         self,
         *,
         sessions: Sessions,
         streams: Streams,
+        guard: Guard,
         settings: ChatSettings,
         metrics: CollectorRegistry,
     ) -> None:
         self.sessions = sessions
         self.streams = streams
+        self.guard = guard
         self.settings = settings
         self.metrics = metrics
         self.draining = False
@@ -41,8 +44,9 @@ class Hub:
         self._probe.start()
 
     async def aclose(self) -> None:
-        """Ends every inference as cancelled, then every stream task. Idempotent."""
+        """Ends every inference as cancelled, then every task of streams and guard. Idempotent."""
         self.draining = True
         await self.sessions.aclose()
         await self.streams.aclose()
+        await self.guard.aclose()
         await self._probe.aclose()

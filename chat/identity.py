@@ -8,6 +8,8 @@ from __future__ import annotations
 import secrets
 
 from asgiref.sync import sync_to_async
+from django.conf import settings
+from django.contrib.auth import SESSION_KEY
 from django.contrib.auth.models import AbstractBaseUser, AnonymousUser
 from django.contrib.sessions.backends.base import SessionBase
 from django.http import Http404, HttpRequest
@@ -16,16 +18,27 @@ from sessions_app.access import Action, Identity, account, can
 from sessions_app.values import SessionInfo
 
 from .apps import hub
-from .errors import LoginRequired
+from .errors import LoginRequired, SignedOut
 
 VISITOR_KEY = "visitor"
 
 
 async def identify(user: AbstractBaseUser | AnonymousUser, session: SessionBase) -> Identity:
-    """The identity behind a request or a socket. Signed-in accounts must be active."""
+    """The identity behind a request or a socket.
+
+    A session that was signed in with an account that is closed or gone is nobody's, and no
+    visitor's.
+    """
     if user.is_authenticated and user.is_active:
-        return await sync_to_async(account)(user)
-    visitor = await session.aget(VISITOR_KEY)
+        is_staff = getattr(user, "is_staff", False)
+        return await sync_to_async(account)(user) if is_staff else account(user)
+    if await session.ahas_key(SESSION_KEY):
+        return Identity(None)
+    return visitor_identity(await session.aget(VISITOR_KEY))
+
+
+def visitor_identity(visitor: str | None) -> Identity:
+    """The identity of who has not signed in; `visitor` is what their session holds."""
     if visitor is None or hub().settings.login_required:
         return Identity(None)
     return Identity(f"visitor:{visitor}")
@@ -43,17 +56,38 @@ async def name_of(request: HttpRequest) -> str:
 
 
 async def ensure_owner(request: HttpRequest) -> str:
-    """The request's owner; a first visit gets a visitor's identity in its session.
+    """The request's owner; who comes for the first time gets a visitor's identity.
 
-    Raises LoginRequired when WEBCHAT['LOGIN_REQUIRED'] is on and nobody is signed in.
+    Raises SignedOut when the request's session is over, so that nothing which somebody asked for is
+    done as somebody else; LoginRequired when only accounts may enter.
     """
     identity = await identity_of(request)
     if identity.owner is not None:
         return identity.owner
     if hub().settings.login_required:
         raise LoginRequired("sign in first, at /accounts/login/")
+    session = request.session
+    came_with_one = settings.SESSION_COOKIE_NAME in request.COOKIES
+    if await session.ahas_key(SESSION_KEY) or (came_with_one and session.is_empty()):
+        raise SignedOut("your session is over; load the page again, and log in if you had")
+    return await _new_visitor(session)
+
+
+async def welcome(request: HttpRequest) -> str:
+    """The owner of somebody who looks at a page; where a session is over, a new one begins.
+
+    Raises LoginRequired when only accounts may enter.
+    """
+    try:
+        return await ensure_owner(request)
+    except SignedOut:
+        await request.session.aflush()
+        return await _new_visitor(request.session)
+
+
+async def _new_visitor(session: SessionBase) -> str:
     visitor = secrets.token_hex(16)
-    await request.session.aset(VISITOR_KEY, visitor)
+    await session.aset(VISITOR_KEY, visitor)
     return f"visitor:{visitor}"
 
 

@@ -23,7 +23,7 @@ from sessions_app.inference.errors import NoActiveInference, WebchatError
 
 from .apps import hub
 from .cards import arrange, blank_cards
-from .identity import ensure_owner, permitted
+from .identity import permitted, welcome
 from .submission import cookie_profile, submit_prompt
 
 DRAFT_TAG = "draft"
@@ -48,7 +48,8 @@ def page(view: Page) -> Page:
         if hub().settings.login_required and not user.is_authenticated:
             return redirect_to_login(request.get_full_path())
         get_token(request)
-        await ensure_owner(request)
+        if request.method != "POST":
+            await welcome(request)
         return await view(request, **kwargs)
 
     return entered
@@ -92,7 +93,7 @@ async def sign_in(request: HttpRequest) -> HttpResponseBase:
     """Django's log-in, for a browser that has its session and CSRF cookies as on every page."""
     get_token(request)
     if not hub().settings.login_required:
-        await ensure_owner(request)
+        await welcome(request)
     return await sync_to_async(LoginView.as_view())(request)
 
 
@@ -130,7 +131,7 @@ async def _render(request: HttpRequest, template: str, context: Mapping[str, Any
     sessions = hub().sessions
     shared = {
         "user": await request.auser(),
-        "conversations": await sessions.owned_by(await ensure_owner(request)),
+        "conversations": await sessions.owned_by(await welcome(request)),
         "profiles": sessions.profiles(),
         "idempotency_key": uuid4(),
         "draft": next((str(n) for n in notices if n.extra_tags == DRAFT_TAG), ""),

@@ -54,7 +54,8 @@ async def pump(
     try:
         async with asyncio.timeout(None) as deadline:
             connection.deadline = deadline
-            await socket.greet(cursor, profile)
+            if connection.closing is None:
+                await socket.greet(cursor, profile)
             while connection.closing is None:
                 await socket.send_replies()
                 if connection.depth:

@@ -9,6 +9,7 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "webchat_project.settings")
 
 from io import StringIO
 
+from channels.layers import get_channel_layer
 from channels.routing import ProtocolTypeRouter
 from django.core.asgi import get_asgi_application
 from django.core.management import call_command
@@ -24,7 +25,9 @@ from chat.app_kinds import default_kinds
 from chat.apps import install
 from chat.body import BodyLimit
 from chat.conf import chat_settings
+from chat.guard import Guard
 from chat.hub import Hub
+from chat.reread import identities
 from chat.routing import websocket_application
 from chat.streams import Streams
 from sessions_app.conf import session_builder, session_settings
@@ -63,7 +66,15 @@ def build_hub(*, engine: Engine | None = None, tools: Iterable[Tool] = ()) -> Hu
         ],
     )
     metrics.register(SessionCollector(manager.statistics))
-    return Hub(sessions=manager, streams=streams, settings=chat, metrics=metrics)
+    layer = get_channel_layer()
+    assert layer is not None, "settings.CHANNEL_LAYERS has no default layer"
+    guard = Guard(
+        layer=layer,
+        identities=identities,
+        find=manager.find,
+        every=chat.access_check_every,
+    )
+    return Hub(sessions=manager, streams=streams, guard=guard, settings=chat, metrics=metrics)
 
 
 hub = build_hub()

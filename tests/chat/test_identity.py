@@ -5,18 +5,21 @@ Through the border, with real cookies: tests/border/test_identity.py.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
 import pytest_asyncio
+from django.contrib.auth import SESSION_KEY
 from django.contrib.auth.models import AnonymousUser, User
 from django.contrib.sessions.backends.signed_cookies import SessionStore
+from django.contrib.sessions.models import Session
 from django.http import HttpRequest
 
 from chat.errors import LoginRequired
 from chat.hub import Hub
 from chat.identity import VISITOR_KEY, ensure_owner, identify
 from sessions_app.access import Identity
+from tests.chat.people import signed_in
 from webchat_project.testing import running_hub
 
 
@@ -75,3 +78,53 @@ async def test_an_account_that_was_closed_is_no_account(hub: Hub):
 
     assert await identify(closed, request("a").session) == Identity("visitor:a")
     assert await identify(closed, SessionStore()) == Identity(None)
+
+
+async def test_a_session_that_names_an_account_is_no_visitors(hub: Hub):
+    session = request("a").session
+    session[SESSION_KEY] = "7"
+
+    assert await identify(AnonymousUser(), session) == Identity(None)
+
+
+async def _is_deactivated(user: User) -> None:
+    user.is_active = False
+    await user.asave()
+
+
+async def _has_another_password(user: User) -> None:
+    user.password = "!another"
+    await user.asave()
+
+
+async def _is_deleted(user: User) -> None:
+    await user.adelete()
+
+
+async def _loses_the_session(user: User) -> None:
+    await Session.objects.all().adelete()
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.usefixtures("plain_static")
+@pytest.mark.parametrize(
+    "change", [_is_deactivated, _has_another_password, _is_deleted, _loses_the_session]
+)
+async def test_what_was_asked_as_an_account_is_not_done_as_a_visitor(
+    hub: Hub, change: Callable[[User], Awaitable[None]]
+):
+    anna, tab = await signed_in("anna"), await signed_in("tab")
+    assert anna.user is not None
+    tab.client.cookies.update(anna.client.cookies)  # a second tab of the same browser
+    own = (await anna.post("/chat", {"prompt": "fail at once"})).json()["conv_id"]
+    await change(anna.user)
+    refused = await anna.post("/chat", {"prompt": "fail at once"})
+    elsewhere = await tab.submit("/", prompt="what I wrote")
+    shown = (await tab.get(elsewhere.headers["location"])).content.decode()
+
+    assert (refused.status_code, refused.json()["code"]) == (403, "signed_out")
+    assert (elsewhere.status_code, elsewhere.headers["location"]) == (303, "/")
+    assert "your session is over" in shown
+    assert "what I wrote" in shown
+    assert (await tab.get(f"/c/{own}/")).status_code == 404
+    assert (await tab.submit("/", prompt="fail at once")).headers["location"] != "/"

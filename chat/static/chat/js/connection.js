@@ -1,9 +1,13 @@
 import { slot } from "./slot.js";
 
-/** Says whether the page is live, in the masthead; counts the seconds to the next attempt. */
+/**
+ * Says whether the page is live, in the masthead; counts the seconds to the next attempt, and shows
+ * the way to the log-in page to who is signed out.
+ */
 export class Connection {
   #element;
   #retry;
+  #logIn;
   #announcer;
   #status = null;
   #clock = null;
@@ -14,6 +18,7 @@ export class Connection {
     this.#announcer = announcer;
     this.#retry = slot(element, "retry");
     this.#retry.addEventListener("click", retry);
+    this.#logIn = slot(element, "log-in");
   }
 
   show(status) {
@@ -21,7 +26,9 @@ export class Connection {
     this.#status = status;
     this.#element.hidden = false;
     this.#element.dataset.state = status.state;
-    this.#offerRetry(status.state === "waiting" || status.state === "stopped");
+    const stopped = status.state === "stopped";
+    this.#offerRetry(status.state === "waiting" || (stopped && !status.signedOut));
+    this.#logIn.hidden = !status.signedOut;
     clearInterval(this.#clock);
     if (status.state === "waiting") this.#clock = setInterval(() => this.#write(), 1_000);
     this.#write();

@@ -6,9 +6,10 @@ const HEALTHY_MS = 5_000;
 const REFUSALS_BEFORE_ASKING = 3;
 /** Close codes from here on mean: do not come back. */
 const STOP_FROM = 4500;
+const SIGNED_OUT = 4501;
 
 const REASONS = {
-  4501: "You are signed out. Log in again to go on.",
+  [SIGNED_OUT]: "You are signed out. Log in again to go on.",
   4503: "You no longer have access to this conversation.",
   4509: "This conversation has ended.",
   4513: "This page and the server did not understand each other. Reload the page.",
@@ -19,8 +20,8 @@ const REASONS = {
  * Owns one WebSocket at a time and brings it back when it is lost.
  *
  * `address()` gives the URL of each attempt, `onMessage(text)` gets what arrives, `onStatus(status)`
- * hears `{state: connecting | live | waiting | offline | stopped, until?, reason?}`, and after three
- * refused handshakes `explain()` is asked: a sentence means stop, null means go on trying.
+ * hears `{state: connecting | live | waiting | offline | stopped, until?, reason?, signedOut?}`, and
+ * after three refused handshakes `explain()` is asked: a sentence means stop, null means go on trying.
  */
 export class Socket {
   #address;
@@ -60,7 +61,7 @@ export class Socket {
     ws.onmessage = (event) => this.#onMessage(event.data);
     ws.onclose = (event) => {
       this.#ws = null;
-      if (event.code >= STOP_FROM) this.stop(REASONS[event.code] ?? `Closed (${event.code}).`);
+      if (event.code >= STOP_FROM) this.#end(event.code);
       else if (opened) this.#retry();
       else this.#refused();
     };
@@ -79,14 +80,18 @@ export class Socket {
   }
 
   /** Ends it for good and tells the person why; `open()` may still be asked for. */
-  stop(reason) {
+  stop(reason, { signedOut = false } = {}) {
     this.#drop();
     this.#stopped = true;
-    this.#onStatus({ state: "stopped", reason });
+    this.#onStatus({ state: "stopped", reason, signedOut });
   }
 
   send(message) {
     if (this.#ws?.readyState === WebSocket.OPEN) this.#ws.send(JSON.stringify(message));
+  }
+
+  #end(code) {
+    this.stop(REASONS[code] ?? `Closed (${code}).`, { signedOut: code === SIGNED_OUT });
   }
 
   #retry() {
