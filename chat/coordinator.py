@@ -7,6 +7,7 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 import msgspec
@@ -15,7 +16,11 @@ from sessions_app.inference.errors import StreamStalled
 from sessions_app.inference.events import (
     Event,
     InferenceFinished,
+    InferenceStarted,
     Origin,
+    PromptTaken,
+    QueueUpdated,
+    SessionUpdated,
     TextDelta,
     ThinkingDelta,
 )
@@ -30,6 +35,9 @@ logger = logging.getLogger(__name__)
 
 INBOX_MAX_CHARS = 16 * 1024 * 1024
 INBOX_MAX_EVENTS = 100_000
+
+ALWAYS_TAKEN = (PromptTaken, InferenceStarted, InferenceFinished, QueueUpdated, SessionUpdated)
+"""What the session itself says: little, and each is true whether the log follows or not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,10 +73,11 @@ class StreamCoordinator:
         self._chars = 0
         self._work = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
+        self._writing = False
 
     def publish(self, event: Event, origin: Origin | None = None) -> None:
         size = len(event.text) if isinstance(event, TextDelta | ThinkingDelta) else 0
-        if not isinstance(event, InferenceFinished) and (
+        if not isinstance(event, ALWAYS_TAKEN) and (
             self._chars + size > INBOX_MAX_CHARS or len(self._inbox) >= INBOX_MAX_EVENTS
         ):
             self._counts.drops["stalled"] += 1
@@ -88,10 +97,12 @@ class StreamCoordinator:
         """Logs what was published, then ends the task. Publishing afterwards starts it again."""
         if self._task is None:
             return
-        await self.flush()
-        # What was published while we waited is still to be logged.
-        while self._inbox:
+        # A log that takes nothing has been told of; the task ends all the same.
+        with suppress(Exception):
             await self.flush()
+            # What was published while we waited is still to be logged.
+            while self._inbox or self._writing:
+                await self.flush()
         task, self._task = self._task, None
         task.cancel()
         await asyncio.wait({task})
@@ -100,32 +111,54 @@ class StreamCoordinator:
         self._inbox.append(item)
         self._work.set()
         if self._task is None:
-            self._task = asyncio.create_task(self._run(), name=f"coordinator:{self._log.conv_id}")
+            self._start()
+
+    def _start(self) -> None:
+        self._task = asyncio.create_task(self._run(), name=f"coordinator:{self._log.conv_id}")
+        self._task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        """Whatever ended the task but `aclose`, what is published goes on being logged."""
+        if task is not self._task:
+            return
+        self._task = None
+        if not task.cancelled():
+            logger.error(
+                "the writer of %s ended; another goes on",
+                self._log.conv_id,
+                exc_info=task.exception(),
+            )
+        if self._inbox:
+            self._start()
 
     async def _run(self) -> None:
         while True:
             await self._work.wait()
             self._work.clear()
             inbox, self._inbox, self._chars = self._inbox, deque(), 0
+            failed: Exception | None = StreamStalled("the log's writer was ended as it wrote")
+            self._writing = True
             batch = self._batch(item for item in inbox if isinstance(item, _Published))
-            failed: Exception | None = None
             try:
                 if batch:
                     await self._log.append(batch)
                     self._wake()
                     self._counts.frames += len(batch)
                     self._counts.frame_bytes += sum(entry.size for _, entry in batch)
+                failed = None
             except Exception as error:
                 logger.exception("the log of %s took no frames", self._log.conv_id)
                 self._counts.drops["log_failed"] += len(batch)
                 failed = error
-            for item in inbox:
-                if isinstance(item, _Published) or item.done():
-                    continue
-                if failed is None:
-                    item.set_result(None)
-                else:
-                    item.set_exception(failed)
+            finally:
+                self._writing = False
+                for item in inbox:
+                    if isinstance(item, _Published) or item.done():
+                        continue
+                    if failed is None:
+                        item.set_result(None)
+                    else:
+                        item.set_exception(failed)
 
     def _batch(self, published: Iterator[_Published]) -> Sequence[Numbered]:
         seq, at_ms = self._log.head.seq, self._now_ms()

@@ -141,6 +141,7 @@ class SessionManager:
         self._closing = False
         self._evictor: asyncio.Task[None] | None = None
         self._recalling: dict[str, asyncio.Task[None]] = {}
+        self._unloading: set[asyncio.Task[None]] = set()
 
     def profiles(self) -> tuple[ProfileInfo, ...]:
         return self._profiles.infos()
@@ -197,20 +198,22 @@ class SessionManager:
             session = self._create(
                 request.conv_id or str(uuid4()), owner=request.owner, profile=base.slug
             )
-        prompt = Prompt(text=request.prompt, key=key, profile=profile, runtime=runtime)
+        prompt = Prompt(
+            text=request.prompt,
+            key=key,
+            # Overrides were checked against this profile: they run with it, whatever runs before.
+            profile=base if request.overrides else profile,
+            runtime=runtime,
+            step_mode=step_mode,
+        )
         answer = session.take(prompt, request.policy)
-        if step_mode is not None:
-            session.set_step_mode(step_mode, by="system")
         self._keys.remember(request.owner, key, named, answer)
         return answer, False
 
     async def cancel(
         self, conv_id: str, *, inference_id: str | None = None, queue: bool = False
     ) -> str:
-        session = self._session(conv_id)
-        if queue:
-            session.clear_queue()
-        return await session.cancel(inference_id)
+        return await self._session(conv_id).cancel(inference_id, queue=queue)
 
     async def remove_queued(self, conv_id: str, key: str) -> None:
         self._session(conv_id).remove(key)
@@ -316,8 +319,8 @@ class SessionManager:
             raise RunInProgress(
                 "An inference runs or prompts wait in this conversation; cancel them first."
             )
-        self._unload(session)
-        await self._streams.unload(conv_id)
+        self._put_away(session)
+        await self._put_away_all()
 
     async def evict_idle(self) -> tuple[str, ...]:
         """Unloads what nobody uses and forgets what is too old; returns what it unloaded.
@@ -326,18 +329,11 @@ class SessionManager:
         """
         idle_since = self._now_ms() - round(self._limits.evict_idle_seconds * 1000)
         evicted = []
-        for session in tuple(self._sessions.values()):
-            info = session.info()
-            if (
-                not info.running
-                and not info.queue_depth
-                and info.last_activity_ms <= idle_since
-                and not self._streams.watched(session.id)
-            ):
-                self._unload(session)
+        for session in self._unused():
+            if session.info().last_activity_ms <= idle_since:
+                self._put_away(session)
                 evicted.append(session.id)
-        for conv_id in evicted:
-            await self._streams.unload(conv_id)
+        await self._put_away_all()
         self._store.sweep()
         return tuple(evicted)
 
@@ -371,6 +367,7 @@ class SessionManager:
                 session.stop(reason)
                 running.append(session.active.wait())
         await asyncio.gather(*running, *recalling, return_exceptions=True)
+        await self._put_away_all()
         if isinstance(self._builder, Closing):
             await self._builder.aclose()
 
@@ -379,9 +376,11 @@ class SessionManager:
         if conv_id not in self._sessions:
             await self._stored(conv_id)
         session = self._sessions.get(conv_id)
-        if session is None and (stored := self._store.take(conv_id)) is not None:
+        if session is None and (stored := self._store.get(conv_id)) is not None:
+            # Refused, it stays stored: nobody else may find the id free.
             session = self._create(conv_id, owner=stored.owner, profile=stored.profile)
             session.restore(stored)
+            self._store.remove(conv_id)
         return session
 
     async def _stored(self, conv_id: str) -> StoredConversation | None:
@@ -424,11 +423,6 @@ class SessionManager:
         turns = masked(conversation.turns, self._tools)
         await self._turn_persister(replace(conversation, turns=turns))
 
-    def _unload(self, session: Session) -> None:
-        """Live before, stored after: one step."""
-        del self._sessions[session.id]
-        self._store.put(session.stored())
-
     def _unloaded(self, stored: StoredConversation) -> SessionDetail:
         runtime = self._profiles.get_or_default(stored.profile).info()
         return SessionDetail(
@@ -457,7 +451,7 @@ class SessionManager:
     def _create(self, conv_id: str, *, owner: str, profile: str) -> Session:
         self._refuse_when_closing()
         if len(self._sessions) >= self._limits.live_sessions:
-            raise Draining("the server has as many conversations as it can hold; try again later")
+            self._make_room()
         session = self._sessions[conv_id] = Session(
             conv_id,
             owner=owner,
@@ -472,10 +466,51 @@ class SessionManager:
             self._evictor = asyncio.create_task(self._evict_for_ever(), name="session-evictor")
         return session
 
+    def _make_room(self) -> None:
+        """Unloads what was unused for longest; nothing of it is lost. Raises Draining."""
+        oldest = min(
+            self._unused(), key=lambda session: session.info().last_activity_ms, default=None
+        )
+        if oldest is None:
+            raise Draining("the server has as many conversations as it can hold; try again later")
+        self._put_away(oldest)
+
+    def _unused(self) -> Sequence[Session]:
+        """The sessions that nobody watches and in which nothing runs or waits."""
+        return [
+            session
+            for session in self._sessions.values()
+            if session.active is None
+            and not session.info().queue_depth
+            and not self._streams.watched(session.id)
+        ]
+
+    def _put_away(self, session: Session) -> None:
+        """Makes a session a stored conversation in one step; its stream's tasks end after it."""
+        del self._sessions[session.id]
+        self._store.put(session.stored())
+        task = asyncio.create_task(self._unload(session.id), name=f"unload:{session.id}")
+        self._unloading.add(task)
+        task.add_done_callback(self._unloading.discard)
+
+    async def _put_away_all(self) -> None:
+        """Returns when the tasks of all that was put away have ended."""
+        if self._unloading:
+            await asyncio.wait(tuple(self._unloading))
+
+    async def _unload(self, conv_id: str) -> None:
+        try:
+            await self._streams.unload(conv_id)
+        except Exception:
+            logger.exception("the stream of %s could not be unloaded", conv_id)
+
     async def _evict_for_ever(self) -> None:
         while True:
             await asyncio.sleep(self._limits.evict_every_seconds)
-            await self.evict_idle()
+            try:
+                await self.evict_idle()
+            except Exception:
+                logger.exception("idle sessions could not be unloaded; trying again")
 
     def _refuse_when_closing(self) -> None:
         if self._closing:

@@ -17,15 +17,16 @@ PREVIEW_CHARS = 120
 class Prompt:
     """A prompt on its way to an inference, with the runtime it asked for.
 
-    `profile` becomes the session's from then on; `runtime` (its overrides applied) is for this
-    prompt alone. None: as the session has it when the prompt is taken up. `queued_ms`: since when
-    it waits.
+    `profile` becomes the session's from then on; `runtime` (its overrides applied) and `step_mode`
+    are for this prompt alone. None: as the session has it when the prompt is taken up. `queued_ms`:
+    since when it waits.
     """
 
     text: str
     key: str
     profile: Profile | None = None
     runtime: Profile | None = None
+    step_mode: bool | None = None
     queued_ms: int | None = None
 
 

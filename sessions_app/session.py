@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable
 from dataclasses import replace
@@ -17,7 +18,7 @@ from .inference.turns import Turn, TurnMetadata, User
 from .profiles import Profile
 from .queue import Prompt, PromptQueue
 from .stages import StageRecorder, failures
-from .store import StoredConversation, TurnPersister, unpersisted
+from .store import PERSIST_SECONDS, StoredConversation, TurnPersister, unpersisted
 from .values import (
     Idle,
     LiveSession,
@@ -72,6 +73,8 @@ class Session:
         self.active: ExecutionHandle | None = None
         self.steps = StepController(now_ms=now_ms)
         self.steps.set_enabled(profile.step_mode, by="system")
+        self._steps_before: bool | None = None
+        """What step mode goes back to after an inference that has its own."""
         self.closing = False
         self._queue = PromptQueue(queue_limit)
         self._persister = persister
@@ -118,38 +121,7 @@ class Session:
         """Takes the prompt up now and starts its inference. Raises RunInProgress."""
         if self.active is not None:
             raise RunInProgress("an inference is running in this conversation")
-        runner = self._runner_for(prompt)
-        self._title = self._title or _title(prompt.text)
-        inference_id = str(uuid4())
-        turn = self._next_turn(prompt.text, inference_id)
-        origin = Origin(inference_id=inference_id, turn_id=turn.id)
-        self._sink.publish(
-            PromptTaken(
-                message_id=turn.blocks[-1].id,
-                content=prompt.text,
-                turn_id=turn.id,
-                idempotency_key=prompt.key,
-            ),
-            origin,
-        )
-        self._sink.publish(
-            InferenceStarted(
-                inference_id=inference_id,
-                turn_id=turn.id,
-                profile=self.profile.slug,
-                model=runner.model,
-                idempotency_key=prompt.key,
-            ),
-            origin,
-        )
-        self._sink.begin(
-            inference_id,
-            profile=self.profile.slug,
-            model=runner.model,
-            fingerprint=self.runtime.fingerprint,
-            queued_since_ms=prompt.queued_ms,
-        )
-        return self._start(runner, turn)
+        return self._begin(prompt, self._runner_for(prompt))
 
     def stop(self, reason: str | None = None) -> bool:
         """Asks the active inference to end. False: none is, or its end is already being written."""
@@ -182,20 +154,24 @@ class Session:
 
     def set_step_mode(self, enabled: bool, *, by: str) -> None:
         """Switches step mode; on, it takes effect at the next pause point."""
+        self._steps_before = None
         if self.steps.set_enabled(enabled, by=by):
             self._sink.publish(self._updated())
 
-    async def cancel(self, inference_id: str | None = None) -> str:
+    async def cancel(self, inference_id: str | None = None, *, queue: bool = False) -> str:
         """Ends the active inference and returns its id at once; it will end as cancelled.
 
-        Raises NoActiveInference, also for another id, and when the end was already being written:
-        then it returns only once that is in the log, so that answer and log agree.
+        With `queue` the prompts that wait are forgotten too. Raises NoActiveInference, also for
+        another id, and when the end was already being written: then it returns only once that is
+        in the log, so that answer and log agree, and what waited is forgotten all the same.
         """
         handle = self.active
         if handle is None or inference_id not in (None, handle.inference_id):
             raise NoActiveInference("no such inference is active in this conversation")
+        if queue:
+            self.clear_queue()
         if not self.stop():
-            await handle.wait()
+            await self.flush()
             raise NoActiveInference("the inference has just ended")
         return handle.inference_id
 
@@ -320,8 +296,7 @@ class Session:
         Whatever the builder raises leaves the session as it was.
         """
         before = (self.profile, self.runtime)
-        self.profile = prompt.profile or self.profile
-        self.runtime = prompt.runtime or self.profile
+        self.profile, self.runtime = self._wanted(prompt)
         if self._runner is None or self._runner_fingerprint != self.runtime.fingerprint:
             try:
                 self._runner = self._builder.build(self)
@@ -329,9 +304,20 @@ class Session:
                 self.profile, self.runtime = before
                 raise
             self._runner_fingerprint = self.runtime.fingerprint
-        if before[1].fingerprint != self.runtime.fingerprint:
+        changed = before[1].fingerprint != self.runtime.fingerprint
+        if self.profile.step_mode and self.profile is not before[0]:
+            changed |= self.steps.set_enabled(True, by="system")
+        if prompt.step_mode is not None:
+            self._steps_before = self.steps.enabled
+            changed |= self.steps.set_enabled(prompt.step_mode, by="system")
+        if changed:
             self._sink.publish(self._updated())
         return self._runner
+
+    def _wanted(self, prompt: Prompt) -> tuple[Profile, Profile]:
+        """The profile and the runtime that the prompt runs with."""
+        profile = prompt.profile or self.profile
+        return profile, prompt.runtime or profile
 
     def _updated(self) -> SessionUpdated:
         return SessionUpdated(
@@ -340,14 +326,46 @@ class Session:
             step_mode=self.steps.enabled,
         )
 
-    def _next_turn(self, prompt: str, inference_id: str) -> Turn:
+    def _next_turn(self, prompt: str, inference_id: str, fingerprint: str) -> Turn:
         latest = self.turns[-1] if self.turns else Turn()
         metadata = TurnMetadata(
-            session_id=self.id,
-            inference_id=inference_id,
-            fingerprint=self.runtime.fingerprint,
+            session_id=self.id, inference_id=inference_id, fingerprint=fingerprint
         )
         return latest.derive(User(text=prompt), metadata=metadata)
+
+    def _begin(self, prompt: Prompt, runner: InferenceRunner) -> ExecutionHandle:
+        profile, runtime = self._wanted(prompt)
+        self._title = self._title or _title(prompt.text)
+        inference_id = str(uuid4())
+        turn = self._next_turn(prompt.text, inference_id, runtime.fingerprint)
+        origin = Origin(inference_id=inference_id, turn_id=turn.id)
+        self._sink.publish(
+            PromptTaken(
+                message_id=turn.blocks[-1].id,
+                content=prompt.text,
+                turn_id=turn.id,
+                idempotency_key=prompt.key,
+            ),
+            origin,
+        )
+        self._sink.publish(
+            InferenceStarted(
+                inference_id=inference_id,
+                turn_id=turn.id,
+                profile=profile.slug,
+                model=runner.model,
+                idempotency_key=prompt.key,
+            ),
+            origin,
+        )
+        self._sink.begin(
+            inference_id,
+            profile=profile.slug,
+            model=runner.model,
+            fingerprint=runtime.fingerprint,
+            queued_since_ms=prompt.queued_ms,
+        )
+        return self._start(runner, turn)
 
     def _start(self, runner: InferenceRunner, turn: Turn) -> ExecutionHandle:
         assert self.active is None and turn.metadata.inference_id is not None
@@ -359,22 +377,22 @@ class Session:
             begun = True
             try:
                 final = await runner.run(
-                    turn, sink=self._sink, cancellation=cancellation, owner=self.owner
+                    turn,
+                    sink=self._sink,
+                    cancellation=cancellation,
+                    owner=self.owner,
+                    keep=self._keep,
                 )
-                self.turns += (final,)
                 await self._persist(final)
                 return final
             finally:
-                # The slot and the next prompt in one step: nobody can jump the queue.
-                self.active = self._stop_asked_ms = None
-                self.touch()
-                self._take_next()
+                self._free()
 
         def ended() -> None:
             # Torn down before its first step: nobody else can write its end.
             if not begun:
-                self.turns += (runner.give_up(turn, sink=self._sink),)
-                self.active = self._stop_asked_ms = None
+                self._keep(runner.give_up(turn, sink=self._sink))
+                self._free()
 
         self.touch()
         self.active = ExecutionHandle(
@@ -382,27 +400,30 @@ class Session:
         )
         return self.active
 
-    def _take_next(self) -> None:
-        """Starts the next prompt that waits, unless the session is closing."""
+    def _keep(self, final: Turn) -> None:
+        self.turns += (final,)
+
+    def _free(self) -> None:
+        """Frees the slot for the next prompt that waits, in one step: nobody jumps the queue."""
+        self.active = self._stop_asked_ms = None
+        self.touch()
+        if self._steps_before is not None:
+            self.set_step_mode(self._steps_before, by="system")
         if self.closing or (prompt := self._queue.take()) is None:
             return
         self._sink.publish(self._queue.as_event())
         try:
             self.start(prompt)
         except Exception as error:
+            # Ended as any other: taken up, failed, next.
             logger.exception("a queued prompt of %s could not be started", self.id)
-            self._start_failing(prompt, error)
-
-    def _start_failing(self, prompt: Prompt, error: Exception) -> None:
-        """Ends a prompt whose runtime cannot be built as any other: taken up, failed, next."""
-        self._runner = InferenceRunner(_Broken(self.runtime.model, error))
-        self._runner_fingerprint = self.runtime.fingerprint
-        self.start(Prompt(text=prompt.text, key=prompt.key, queued_ms=prompt.queued_ms))
-        self._runner = None
+            _, runtime = self._wanted(prompt)
+            self._begin(prompt, InferenceRunner(_Broken(runtime.model, error)))
 
     async def _persist(self, turn: Turn) -> None:
         try:
-            await self._persister(replace(self.stored(), turns=(turn,)))
+            async with asyncio.timeout(PERSIST_SECONDS):
+                await self._persister(replace(self.stored(), turns=(turn,)))
         except Exception:
             logger.exception("the turn of %s could not be persisted", self.id)
 

@@ -42,8 +42,11 @@ TurnPersister: TypeAlias = Callable[[StoredConversation], Awaitable[None]]
 """Told the conversation after each inference, before the next one starts.
 
 `turns` then holds one turn: the last, which has every block of the conversation, and its outcome.
-Declared secrets are masked in it. What it raises is logged, and costs the conversation nothing.
+Declared secrets are masked in it. What it raises is logged, and costs the conversation nothing. One
+that takes longer than PERSIST_SECONDS is cancelled.
 """
+
+PERSIST_SECONDS = 30.0
 
 
 async def unpersisted(conversation: StoredConversation) -> None:
@@ -86,9 +89,9 @@ class ConversationStore:
         self._stored[conversation.conv_id] = conversation
         self._stored.move_to_end(conversation.conv_id)
 
-    def take(self, conv_id: str) -> StoredConversation | None:
-        """The conversation, which is live again from here on."""
-        return self._stored.pop(conv_id, None)
+    def remove(self, conv_id: str) -> None:
+        """The conversation is live again from here on."""
+        del self._stored[conv_id]
 
     def transfer(self, old_owner: str, new_owner: str) -> tuple[str, ...]:
         """Gives every conversation of one owner to the other; returns their ids."""

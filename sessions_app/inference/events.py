@@ -302,8 +302,9 @@ class EventSink(Protocol):
     def publish(self, event: Event, origin: Origin | None = None) -> None:
         """Takes the event at once and never waits.
 
-        Raises StreamStalled when more is waiting to be logged than the sink may hold; an
-        `InferenceFinished` is always taken.
+        Raises StreamStalled when more is waiting to be logged than the sink may hold. What the
+        session itself says (a prompt taken, an inference started or finished, its queue, its
+        runtime) is always taken.
         """
 
     async def flush(self) -> None:

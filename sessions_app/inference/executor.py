@@ -62,7 +62,11 @@ class PreparedCall:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ToolRun:
-    """For whom and with which tools calls are executed. `ensure_running` raises when cancelled."""
+    """For whom and with which tools calls are executed.
+
+    `ensure_running` raises CancelledError when the inference was told to stop; a thread may ask it
+    too.
+    """
 
     registry: ToolRegistry
     session_id: str
@@ -232,9 +236,10 @@ class DefaultToolExecutor:
             raise
         except BaseException as error:  # noqa: BLE001 - an app's; its failure is a result
             return self._failed(call, error)
+        run.ensure_running()
         publish(ToolCallStarted(call_id=call.call.call_id, input=call.tool.masked(call.arguments)))
         attempts = call.tool.attempts if call.tool.on_error == "retry" else 1
-        result = await self._attempt(call, context)
+        result = await self._attempt(call, run, context)
         for attempt in range(1, attempts):
             if result.status not in ("error", "timeout"):
                 break
@@ -242,7 +247,7 @@ class DefaultToolExecutor:
             jitter = random.uniform(0.5, 1)  # noqa: S311 - spreads retries, guards nothing
             await asyncio.sleep(self._backoff * 2 ** (attempt - 1) * jitter)
             run.ensure_running()
-            result = await self._attempt(call, context)
+            result = await self._attempt(call, run, context)
         return await self._after_hooks(call, result, context)
 
     async def _after_hooks(
@@ -259,10 +264,10 @@ class DefaultToolExecutor:
         except BaseException as error:  # noqa: BLE001 - an app's hook; its failure is a result
             return self._failed(call, error)
 
-    async def _attempt(self, call: PreparedCall, context: ToolContext) -> ToolResult:
+    async def _attempt(self, call: PreparedCall, run: ToolRun, context: ToolContext) -> ToolResult:
         """One attempt. What does not stop when it must is abandoned, its late result unread."""
         tool = call.tool
-        work = asyncio.create_task(self._call(call, context), name=f"call:{call.call.call_id}")
+        work = asyncio.create_task(self._call(call, run, context), name=f"call:{call.call.call_id}")
         late = True
         try:
             await asyncio.wait({work}, timeout=tool.timeout)
@@ -277,14 +282,17 @@ class DefaultToolExecutor:
             sentence = f"{tool.name} did not answer within {tool.timeout:g} seconds"
             return _end(call.call, "timeout", sentence)
         if work.cancelled():
+            run.ensure_running()
             return _end(call.call, "error", f"{tool.name} ended itself before it had a result")
         return work.result()
 
-    async def _call(self, call: PreparedCall, context: ToolContext) -> ToolResult:
+    async def _call(self, call: PreparedCall, run: ToolRun, context: ToolContext) -> ToolResult:
         if not call.tool.is_async:
+            in_context = contextvars.copy_context().run
             return await asyncio.get_running_loop().run_in_executor(
-                self._threads, contextvars.copy_context().run, self._call_in_thread, call, context
+                self._threads, in_context, self._call_in_thread, call, run, context
             )
+        run.ensure_running()
         try:
             value = call.tool.call(call.arguments, context)
             if inspect.isawaitable(value):
@@ -295,8 +303,12 @@ class DefaultToolExecutor:
         except BaseException as error:  # noqa: BLE001 - SystemExit of a tool is its failure
             return self._failed(call, error)
 
-    def _call_in_thread(self, call: PreparedCall, context: ToolContext) -> ToolResult:
+    def _call_in_thread(self, call: PreparedCall, run: ToolRun, context: ToolContext) -> ToolResult:
         """Raises nothing: a StopIteration, say, could not leave the thread through a future."""
+        try:
+            run.ensure_running()
+        except asyncio.CancelledError:
+            return _end(call.call, "cancelled", CANCELLED)
         try:
             value = self.call_sync(call.tool, call.arguments, context)
             return _end(call.call, "success", as_text(value))

@@ -72,6 +72,10 @@ async def nobody(owner: str) -> None:
     """The LoadUser of an app without accounts."""
 
 
+def unkept(turn: Turn) -> None:
+    """What is told a final turn that nobody keeps."""
+
+
 def unobserved(phase: SnapshotPhase, turn: Turn) -> None:
     """The Observer that looks away."""
 
@@ -108,13 +112,20 @@ class InferenceRunner:
         return self._engine.model
 
     async def run(
-        self, turn: Turn, *, sink: EventSink, cancellation: Cancellation, owner: str = ""
+        self,
+        turn: Turn,
+        *,
+        sink: EventSink,
+        cancellation: Cancellation,
+        owner: str = "",
+        keep: Callable[[Turn], None] = unkept,
     ) -> Turn:
         """The turn with its answer and outcome; its terminal event is in the log by then.
 
-        `turn.metadata.inference_id` names the inference. Raises nothing an engine raised: that is
-        the outcome `failed`. Cancelling this coroutine is a shutdown: the inference is ended as
-        cancelled and logged before CancelledError goes on.
+        `turn.metadata.inference_id` names the inference. Raises nothing: what an engine, or the
+        log, raised is the outcome `failed`, or is in the server's log. Cancelling this coroutine
+        is a shutdown: the inference is ended as cancelled and logged before CancelledError goes
+        on. `keep` is told the final turn in the step that publishes the end, however it ended.
         """
         assert turn.metadata.inference_id is not None
         run = _Run(turn, sink, Origin(inference_id=turn.metadata.inference_id, turn_id=turn.id))
@@ -122,18 +133,27 @@ class InferenceRunner:
             self._work(run, cancellation, owner), name=f"engine:{turn.metadata.inference_id}"
         )
         torn_down = False
+        failure: Exception | None = None
         try:
             await cancellation.wait_with(work, self._timeout)
         except asyncio.CancelledError:
             torn_down = True
             cancellation.request("server restarting")
+        except Exception as error:
+            # Nobody waits for the engine any more, and its end must be told all the same.
+            logger.exception("waiting for the engine %s failed", self.model)
+            failure = error
         stopped_by_us = not work.done()
         if stopped_by_us:
             torn_down |= await self._stop(work)
-        end = self._end(work, cancellation, timed_out=stopped_by_us)
+        end = self._end(work, cancellation, failure, timed_out=stopped_by_us)
         final = run.finish(end, self.model)
+        keep(final)
         self._observe("final" if end.turn is not None else "failed", final)
-        await sink.flush()
+        try:
+            await sink.flush()
+        except Exception:
+            logger.exception("the log may not have the end of %s", run.inference_id)
         if torn_down:
             raise asyncio.CancelledError
         return final
@@ -147,6 +167,7 @@ class InferenceRunner:
 
     async def _work(self, run: _Run, cancellation: Cancellation, owner: str) -> _Done | _Raised:
         async def call_engine(turn: Turn) -> Turn:
+            ensure_running()
             run.begin_call(turn, self.model)
             answered = await self._engine.infer(turn)
             if not isinstance(answered, Turn):
@@ -165,7 +186,6 @@ class InferenceRunner:
         infer = chain(call_engine, self._middlewares)
         with publishing_to(run):
             try:
-                ensure_running()
                 if self._loop is None:
                     return _Done(await infer(run.turn), "completed")
                 tool_run = ToolRun(
@@ -197,6 +217,8 @@ class InferenceRunner:
         except asyncio.CancelledError:
             # The end is written now, without the rest of the grace.
             torn_down = True
+        except Exception:
+            logger.exception("waiting for the engine %s to stop failed", self.model)
         if not work.done():
             logger.error(
                 "engine %s did not stop within %s s of its cancellation and was abandoned",
@@ -209,11 +231,14 @@ class InferenceRunner:
         self,
         work: asyncio.Task[_Done | _Raised],
         cancellation: Cancellation,
+        failure: Exception | None,
         *,
         timed_out: bool,
     ) -> _End:
         if cancellation.decide():
             return _End("cancelled", "cancelled", error=cancellation.reason)
+        if failure is not None:
+            return _failed(failure)
         if timed_out:
             return _failed(
                 InferenceTimedOut(

@@ -119,7 +119,7 @@ class StepController:
             deadline_ms=now_ms + round(request.timeout * 1000),
         )
         ended: asyncio.Future[Resolution] = asyncio.get_running_loop().create_future()
-        self._waiting[pause.pause_id] = (pause, ended)
+        # Published first: a pause that people cannot be told of does not wait.
         publish(
             PauseOpened(
                 pause_id=pause.pause_id,
@@ -130,11 +130,12 @@ class StepController:
                 extra=request.extra,
             )
         )
+        self._waiting[pause.pause_id] = (pause, ended)
         try:
             await asyncio.wait({ended}, timeout=request.timeout)
             if not ended.done():
                 self._end(pause, "timeout", "timeout")
-        except asyncio.CancelledError:
+        except BaseException:
             if not ended.done():
                 self._end(pause, "cancelled", "system")
             raise

@@ -86,7 +86,10 @@ class ToolLoop:
 
     async def _results(self, calls: Sequence[ToolCall], run: ToolRun) -> Sequence[ToolResult]:
         """One result for each call, in call order."""
-        prepared = [await self._executor.prepare(call, run) for call in calls]
+        prepared = []
+        for call in calls:
+            run.ensure_running()
+            prepared.append(await self._executor.prepare(call, run))
         closed = {p.call_id: _published(p) for p in prepared if isinstance(p, ToolResult)}
         pending = [p for p in prepared if isinstance(p, PreparedCall)]
         if pending:

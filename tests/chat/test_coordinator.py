@@ -7,7 +7,7 @@ import dataclasses
 import json
 from collections.abc import AsyncIterator, Sequence
 from contextlib import suppress
-from itertools import islice
+from itertools import cycle, islice
 from typing import cast
 
 import pytest
@@ -29,7 +29,17 @@ from sessions_app.inference.events import (
     ThinkingDelta,
 )
 from sessions_app.testing import Gate
-from tests.chat.wire import ORIGIN, Json, Page, conversations, finished, frames_of, inference
+from tests.awaits import Moment, awaits_of, meet
+from tests.chat.wire import (
+    ORIGIN,
+    FarLog,
+    Json,
+    Page,
+    conversations,
+    finished,
+    frames_of,
+    inference,
+)
 
 pytestmark = pytest.mark.virtual
 
@@ -400,3 +410,51 @@ async def test_what_is_published_while_it_closes_is_logged_too(far: bool):
         await speaking
     assert bench.log.head.seq == 12
     await bench.coordinator.aclose()
+
+
+class Speaking:
+    """A story for the hook: three inferences are told to a writer whose log is far away."""
+
+    def __init__(self) -> None:
+        self.others: list[asyncio.Task[None]] = []
+        self.refused = 0
+
+    async def __call__(self) -> None:
+        self.log = FarLog("conv", epoch=1, now_ms=lambda: 0)
+        self.log.lags = cycle([2])
+        self.coordinator = StreamCoordinator(self.log, wake=lambda: None)
+        await asyncio.create_task(self._speak(), name="speaker")
+        await asyncio.gather(*self.others)
+        await self.coordinator.aclose()
+
+    async def _speak(self) -> None:
+        for n in (1, 2, 3):
+            for event in inference(n, "Hello"):
+                self.coordinator.publish(event, ORIGIN)
+                await asyncio.sleep(0)
+            try:
+                await self.coordinator.flush()
+            except StreamStalled:
+                self.refused += 1
+
+
+def test_whenever_it_is_closed_all_that_is_published_is_logged():
+    def close(story: Speaking) -> None:
+        story.others.append(asyncio.create_task(story.coordinator.aclose(), name="story: closes"))
+
+    for number in range(1, len(awaits_of(Speaking())) + 1):
+        story = Speaking()
+        meet(story, number, lambda moment, story=story: close(story))  # type: ignore[misc]
+        assert (story.log.head.seq, story.refused) == (18, 0), number
+
+
+def test_wherever_its_task_is_ended_nobody_waits_for_ever_and_the_next_are_logged():
+    def end(moment: Moment) -> None:
+        if moment.task.get_name() == "coordinator:conv":
+            moment.task.cancel()
+
+    for number in range(1, len(awaits_of(Speaking())) + 1):
+        story = Speaking()
+        meet(story, number, end)
+        # What it was writing may be lost with it, but not what came before or after.
+        assert 18 - 6 <= story.log.head.seq <= 18, number

@@ -292,7 +292,7 @@ async def test_the_queue_is_listed_without_its_words():
     assert detail.session.queue_depth == 2
     waiting = [(q.idempotency_key, q.position, q.since_ms) for q in detail.queue]
     assert waiting == [("k1", 1, 1_001_000), ("k2", 2, 1_002_000)]
-    assert [(q.profile, q.overrides) for q in detail.queue] == [("code", False), (None, True)]
+    assert [(q.profile, q.overrides) for q in detail.queue] == [("code", False), ("chat", True)]
     assert (await bench.transcript()).prompts == {"k1": SECRET, "k2": SECRET}
     await bench.manager.cancel("conv", queue=True)
     await bench.ended()

@@ -12,13 +12,21 @@ from hypothesis import strategies as st
 from sessions_app.inference.errors import (
     BadOverride,
     ConversationNotFound,
+    Draining,
     KeyReused,
+    NoActiveInference,
     NotQueued,
     OverridesNotAllowed,
     QueueFull,
     RunInProgress,
 )
-from sessions_app.inference.events import InferenceFinished, PromptTaken, QueueUpdated
+from sessions_app.inference.events import (
+    InferenceFinished,
+    InferenceStarted,
+    PromptTaken,
+    QueueUpdated,
+    SessionUpdated,
+)
 from sessions_app.inference.runner import InferenceRunner
 from sessions_app.inference.turns import User
 from sessions_app.manager import ManagerLimits, SessionManager
@@ -35,6 +43,7 @@ PROFILES = Profiles(
         Profile(slug="chat"),
         Profile(slug="open", tools=("calc",), allow_overrides=True),
         Profile(slug="stepping", step_mode=True),
+        Profile(slug="broken"),
     ]
 )
 
@@ -50,6 +59,7 @@ class Bench:
         self.unloaded: list[str] = []
         self.forgotten: list[str] = []
         self.unbuildable: set[str] = set()
+        self.built: list[str] = []
         self.manager = SessionManager(
             profiles=PROFILES,
             builder=self,
@@ -61,6 +71,7 @@ class Bench:
     def build(self, session: Session) -> InferenceRunner:
         if session.runtime.slug in self.unbuildable:
             raise RuntimeError("this profile is broken")
+        self.built.append(session.runtime.slug)
         return InferenceRunner(self.engine)
 
     def sink(self, conv_id: str) -> RecordingSink:
@@ -236,6 +247,75 @@ async def test_a_queued_prompt_whose_profile_breaks_fails_and_the_next_one_runs(
     await bench.idle()
     assert bench.taken() == ["one", "two", "three"]
     assert bench.ends() == ["completed", "failed", "completed"]
+
+
+async def test_a_queued_prompt_whose_profile_breaks_says_which_and_runs_nothing_else():
+    gate = Gate("busy")
+    bench = Bench(gate)
+    await bench.ask("one")
+    await bench.ask("two", profile="open", overrides={"system_prompt": "x"})
+    await bench.ask("three", profile="broken")
+    bench.unbuildable = {"broken"}
+    gate.open()
+    await bench.idle()
+    events = bench.sinks["conv"].events
+    started = [event.profile for event in events if isinstance(event, InferenceStarted)]
+    assert started == ["chat", "open", "broken"]
+    assert bench.ends() == ["completed", "completed", "failed"]
+    assert len(bench.engine.turns) == 2
+
+
+async def test_overrides_run_with_the_profile_they_were_checked_against():
+    gate = Gate("busy")
+    bench = Bench(gate)
+    await bench.ask("one", profile="open")
+    await bench.ask("two", overrides={"tools": []})
+    await bench.ask("three", profile="chat")
+    gate.open()
+    await bench.idle()
+    assert bench.built == ["open", "open", "chat"]
+
+
+async def test_a_prompts_own_step_mode_begins_and_ends_with_its_inference():
+    gate = Gate("busy")
+    bench = Bench(gate)
+    await bench.ask("one")
+    await bench.ask("two", profile="open", overrides={"step_mode": True})
+    await bench.ask("three")
+    session = bench.manager._sessions["conv"]
+    assert not session.steps.enabled
+    gate.open()
+    await bench.idle()
+    events = bench.sinks["conv"].events
+    told = [
+        event.step_mode if isinstance(event, SessionUpdated) else event.content
+        for event in events
+        if isinstance(event, SessionUpdated | PromptTaken)
+    ]
+    assert told == ["one", True, "two", False, "three"]
+
+
+async def test_who_switches_step_mode_meanwhile_has_the_last_word():
+    gate = Gate("busy")
+    bench = Bench(gate)
+    await bench.ask("one", profile="open", overrides={"step_mode": True})
+    await bench.manager.set_step_mode("conv", True, by="anna")
+    gate.open()
+    await bench.idle()
+    assert bench.manager._sessions["conv"].steps.enabled
+
+
+async def test_to_stop_another_inference_empties_no_queue():
+    gate = Gate("busy")
+    bench = Bench(gate)
+    await bench.ask("one")
+    await bench.ask("two")
+    with pytest.raises(NoActiveInference):
+        await bench.manager.cancel("conv", inference_id="another", queue=True)
+    assert bench.waiting() == ["two"]
+    gate.open()
+    await bench.idle()
+    assert bench.taken() == ["one", "two"]
 
 
 @settings(max_examples=60, deadline=None)
@@ -447,6 +527,81 @@ async def test_an_unloaded_conversation_is_not_inherited_by_who_knows_its_id():
     info = await bench.manager.find("conv")
     assert info is not None
     assert info.owner == ANNA
+
+
+async def test_a_conversation_that_cannot_come_back_now_is_not_lost():
+    bench = Bench(live_sessions=1)
+    await bench.ask("one")
+    await bench.idle()
+    bench.now += 301_000
+    await bench.manager.evict_idle()
+    bench.watching.add("other")
+    await bench.ask("x", conv_id="other")
+    with pytest.raises(Draining):
+        await bench.manager.open("conv", owner=BERT, profile=None)
+    with pytest.raises(Draining):
+        await bench.ask("two")
+    bench.watching.clear()
+    await bench.idle()
+    await asyncio.sleep(10)
+    with pytest.raises(ConversationNotFound):
+        await bench.ask("mine now", owner=BERT)
+    await bench.ask("two")
+    await bench.idle()
+    asked = [block.text for block in bench.engine.turns[-1].blocks if isinstance(block, User)]
+    assert asked == ["one", "two"]
+
+
+async def test_at_the_limit_what_was_unused_for_longest_makes_room():
+    bench = Bench(live_sessions=2)
+    for conv_id in ("conv", "b"):
+        await bench.ask("x", conv_id=conv_id)
+        bench.now += 1_000
+        await asyncio.sleep(1)
+    await bench.ask("x", conv_id="c")
+    await asyncio.sleep(1)
+    assert bench.unloaded == ["conv"]
+    assert bench.manager.statistics().live == 2
+    info = await bench.manager.find("conv")
+    assert info is not None
+    assert info.owner == ANNA
+
+
+async def test_at_the_limit_with_all_in_use_a_new_conversation_is_refused():
+    bench = Bench(Gate("busy"), live_sessions=2)
+    await bench.ask("x", conv_id="conv")
+    await bench.manager.open("b", owner=ANNA, profile=None)
+    bench.watching.add("b")
+    with pytest.raises(Draining):
+        await bench.ask("x", conv_id="c")
+    assert bench.unloaded == []
+    await bench.manager.aclose()
+
+
+async def test_a_profile_in_step_mode_switches_it_on():
+    bench = Bench()
+    await bench.ask("one")
+    await bench.idle()
+    await bench.ask("two", profile="stepping")
+    info = await bench.manager.find("conv")
+    assert info is not None
+    assert info.step_mode
+
+
+async def test_a_stream_that_cannot_be_unloaded_does_not_end_the_unloading():
+    class Troubled(Bench):
+        async def unload(self, conv_id: str) -> None:
+            await super().unload(conv_id)
+            raise OSError("the log is gone")
+
+    bench = Troubled(evict_every_seconds=60)
+    for conv_id in ("conv", "b"):
+        await bench.ask("one", conv_id=conv_id)
+        await asyncio.sleep(1)
+        bench.now += 301_000
+        await asyncio.sleep(61)
+    assert bench.unloaded == ["conv", "b"]
+    await bench.manager.aclose()
 
 
 async def test_an_old_conversation_is_forgotten_with_its_log():

@@ -24,6 +24,7 @@ from sessions_app.inference.runner import InferenceRunner
 from sessions_app.inference.turns import LlmText, Reasoning, System, Turn, User
 from sessions_app.profiles import Profile
 from sessions_app.session import Session
+from sessions_app.store import StoredConversation
 from sessions_app.testing import (
     FLUSHED,
     AbsorbCancel,
@@ -217,6 +218,46 @@ async def test_a_shutdown_before_the_first_step_frees_the_slot_and_logs_the_end_
     await asyncio.wait({task})
     assert bench.session.active is None
     assert bench.kinds[-1] == "InferenceFinished"
+
+
+async def test_a_shutdown_keeps_the_turn_and_the_next_prompt_that_waits_runs():
+    gate = Gate("middle")
+    bench = Bench("Hel", gate)
+    bench.session.take(queue.Prompt(text="one", key="k"))
+    bench.session.take(queue.Prompt(text="two", key="k2"))
+    await gate.reached()
+    gate.open()
+    [task] = [task for task in asyncio.all_tasks() if task.get_name().startswith("inference:")]
+    task.cancel()
+    await asyncio.sleep(1)
+    assert [turn.metadata.outcome for turn in bench.session.turns] == ["cancelled", "completed"]
+    said = [b.text for b in bench.session.turns[-1].blocks if isinstance(b, User | LlmText)]
+    assert said == ["one", "Hel", "two", "Hel"]
+
+
+async def test_a_log_that_refuses_the_end_costs_neither_the_turn_nor_the_slot():
+    class Refusing(RecordingSink):
+        async def flush(self) -> None:
+            raise OSError("the log is gone")
+
+    bench = Bench("x", sink=Refusing())
+    await bench.ask("one")
+    await bench.ask("two")
+    assert len(bench.session.turns) == 2
+
+
+async def test_a_persister_that_hangs_is_left_and_the_next_prompt_runs():
+    async def hang(conversation: StoredConversation) -> None:
+        await asyncio.Event().wait()
+
+    bench = Bench("x")
+    bench.session._persister = hang
+    handle = bench.session.start(queue.Prompt(text="one", key="k"))
+    await asyncio.sleep(1)
+    with pytest.raises(NoActiveInference):
+        await asyncio.wait_for(bench.session.cancel(), 1)
+    await asyncio.wait_for(handle.wait(), 30)
+    assert bench.session.active is None
 
 
 # Cancel

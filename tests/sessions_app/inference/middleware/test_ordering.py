@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from itertools import groupby
 
 import pytest
 from hypothesis import given
@@ -23,6 +22,7 @@ from sessions_app.inference.turns import (
     User,
 )
 from sessions_app.testing import ScriptedEngine
+from tests.rules import complaints
 
 ids = st.sampled_from(["a", "b", "c", "a_2", ""])
 words = st.text(max_size=5)
@@ -36,38 +36,6 @@ rest: st.SearchStrategy[Block] = st.one_of(
     st.builds(Other, name=words, props=st.just({})),
 )
 histories = st.lists(st.one_of(calls, uses, rest), max_size=14).map(lambda b: Turn(blocks=tuple(b)))
-
-
-def role(block: Block) -> str:
-    return "user" if isinstance(block, User | ToolUse) else "assistant"
-
-
-def complaints(turn: Turn) -> list[str]:
-    """What Anthropic's rules, read by themselves, have against the turn."""
-    found = []
-    kinds = [isinstance(block, System) for block in turn.blocks]
-    if kinds != sorted(kinds, reverse=True):
-        found.append("a system block is not at the beginning")
-    call_ids = [block.call_id for block in turn.blocks if isinstance(block, ToolCall)]
-    if any(not call_id for call_id in call_ids) or len(set(call_ids)) < len(call_ids):
-        found.append("tool_use ids must be there and unique")
-    sent = [block for block in turn.blocks if not isinstance(block, System | Other)]
-    messages = [list(blocks) for _, blocks in groupby(sent, key=role)]
-    for at, message in enumerate(messages):
-        asked = [block.call_id for block in message if isinstance(block, ToolCall)]
-        if asked and not all(isinstance(block, ToolCall) for block in message[-len(asked) :]):
-            found.append("a tool_use is not at the end of its message")
-        if role(message[0]) == "user":
-            continue
-        following = messages[at + 1] if at + 1 < len(messages) else []
-        answers = following[: len(asked)]
-        if [getattr(block, "call_id", None) for block in answers] != asked:
-            found.append("a tool_use is not answered at the beginning of the next message")
-        if any(isinstance(block, ToolUse) for block in following[len(asked) :]):
-            found.append("a tool_result has no tool_use right before it")
-    if messages and any(isinstance(block, ToolUse) for block in messages[0]):
-        found.append("a tool_result has no tool_use right before it")
-    return found
 
 
 def call(name: str) -> ToolCall:
