@@ -337,6 +337,7 @@ def check_app_kind(kind: str) -> None:
 def publish(event: EngineEvent) -> None:
     """Publishes an event of the running inference. Never waits.
 
+    May be called in the thread of a sync tool: the event is taken up by the event loop, in order.
     Raises LookupError outside of an inference, StreamStalled when the log cannot follow.
     """
     _current.get().publish(event)

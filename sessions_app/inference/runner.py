@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -295,6 +296,8 @@ class _Run:
         self.turn = turn
         self._sink = sink
         self._origin = origin
+        self._loop = asyncio.get_running_loop()
+        self._thread = threading.get_ident()
         self._started = time.monotonic()
         self._text: list[str] = []
         self._results: dict[str, events.ToolCallFinished] = {}
@@ -309,6 +312,9 @@ class _Run:
         return self._origin.inference_id
 
     def publish(self, event: EngineEvent) -> None:
+        if threading.get_ident() != self._thread:
+            self._loop.call_soon_threadsafe(self.publish, event)
+            return
         if (
             self._finished
             or not isinstance(event, _ENGINE_EVENTS)

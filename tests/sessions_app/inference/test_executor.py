@@ -14,9 +14,13 @@ import pytest
 
 from sessions_app.inference.errors import StreamStalled, ToolDenied, ToolError
 from sessions_app.inference.events import (
+    AppEvent,
+    Event,
+    Origin,
     ToolCallFinished,
     ToolCallStarted,
     ToolProgress,
+    publish,
     publishing_to,
 )
 from sessions_app.inference.executor import (
@@ -27,9 +31,12 @@ from sessions_app.inference.executor import (
     ToolResult,
     ToolRun,
 )
+from sessions_app.inference.runner import Cancellation, InferenceRunner
+from sessions_app.inference.steps import StepController
+from sessions_app.inference.toolloop import ToolLoop
 from sessions_app.inference.tools import MASK, Arguments, Tool, ToolContext, ToolRegistry, tool
-from sessions_app.inference.turns import ToolCall
-from sessions_app.testing import Gate, RecordingSink
+from sessions_app.inference.turns import ToolCall, Turn, TurnMetadata
+from sessions_app.testing import Gate, RecordingSink, ScriptedEngine
 
 virtual = pytest.mark.virtual
 
@@ -401,6 +408,37 @@ async def test_a_sync_tool_runs_in_a_thread_and_reports_from_there():
     assert bench.notes == ["half"]
     kinds = [type(event) for event in bench.sink.events]
     assert kinds == [ToolCallStarted, ToolProgress, ToolCallFinished]
+
+
+class LoopSink(RecordingSink):
+    """A sink that, like the coordinator, may be used in its event loop only."""
+
+    def publish(self, event: Event, origin: Origin | None = None) -> None:
+        asyncio.get_running_loop()
+        super().publish(event, origin)
+
+
+async def test_what_a_sync_tool_publishes_is_taken_up_by_the_event_loop_in_its_order():
+    def moody() -> str:
+        for n in range(9):
+            publish(AppEvent(kind="mood", id="mood:1", props={"n": n}))
+        return "ok"
+
+    engine, sink = (
+        ScriptedEngine([ToolCall(call_id="c", name="moody", arguments={})], []),
+        LoopSink(),
+    )
+    runner = InferenceRunner(
+        engine,
+        loop=ToolLoop(DefaultToolExecutor(), StepController()),
+        tools=ToolRegistry([tool(moody)]),
+    )
+    turn = Turn(metadata=TurnMetadata(inference_id="i"))
+    await runner.run(turn, sink=sink, cancellation=Cancellation())
+    told = [event for event in sink.events if isinstance(event, AppEvent | ToolCallFinished)]
+    assert [event.props["n"] for event in told[:-1] if isinstance(event, AppEvent)] == [*range(9)]
+    assert isinstance(told[-1], ToolCallFinished)
+    assert told[-1].status == "success"
 
 
 async def test_one_thread_does_for_calls_one_after_the_other():
