@@ -28,6 +28,9 @@ logger = logging.getLogger(__name__)
 DELTA_MAX_CHARS = 4096
 """A longer delta is cut into several: at most 16 KiB of UTF-8 in a frame."""
 
+APP_PROPS_MAX_BYTES = 64 * 1024
+"""What an app's event may tell, and an entity with a fold of its own may have, as JSON."""
+
 OUTCOME_UNKNOWN = "Ended with its inference; the outcome is unknown."
 
 MonotonicMs: TypeAlias = Callable[[], int]
@@ -71,7 +74,7 @@ class Translator:
     def translate(self, event: Event, origin: Origin | None) -> list[StreamFrame]:
         """The frames this event becomes, in order; none for an internal event.
 
-        Raises ValueError for an app's event whose id belongs to something else.
+        Raises ValueError for an app's event that is too large, or whose id is not its kind's.
         """
         told = self._translate(event, _Cause(origin))
         for frame in told:
@@ -188,7 +191,9 @@ class Translator:
                 f"{'something of ours' if owner is None else f'the kind {owner!r}'}; give it an "
                 f"id of its own, as in '{event.kind}:{event.id}'"
             )
-        data = self._folded(event.kind, event.id, _json(dict(event.props)))
+        told = _json(dict(event.props))
+        _bounded(event.kind, msgspec.json.encode(told))
+        data = self._folded(event.kind, event.id, told)
         kind = f"{frames.APP_PREFIX}{event.kind}"
         return frames.App(type=kind, id=event.id, data=data, **cause.ids)
 
@@ -205,7 +210,7 @@ class Translator:
         except Exception:
             logger.exception("the fold of the app kind %r raised; its props are merged", kind)
             after = {**before, **told}
-        self._app_props[id] = msgspec.json.encode(after)
+        self._app_props[id] = _bounded(kind, msgspec.json.encode(after))
         return frames.AppData(
             props={name: value for name, value in after.items() if not _has(before, name, value)},
             removed=tuple(name for name in before if name not in after),
@@ -377,6 +382,15 @@ def _usage(usage: events.Usage | None) -> frames.UsageData | None:
         output_tokens=usage.output_tokens,
         cached_tokens=usage.cached_tokens,
     )
+
+
+def _bounded(kind: str, props: bytes) -> bytes:
+    if len(props) > APP_PROPS_MAX_BYTES:
+        raise ValueError(
+            f"the props of an event of the kind {kind!r} are {len(props)} bytes of JSON; tell at "
+            f"most {APP_PROPS_MAX_BYTES}, or let its fold keep less"
+        )
+    return props
 
 
 def _has(props: dict[str, Any], name: str, value: Any) -> bool:

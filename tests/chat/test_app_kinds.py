@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable
 from functools import reduce
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from django.core.checks import run_checks
+from django.template.loader import render_to_string
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chat import frames
 from chat.app_kinds import AppKind, AppKinds, Props
+from chat.cards import arrange
 from chat.log import MemoryFrameLog
+from chat.timeline import Entity
+from chat.translate import APP_PROPS_MAX_BYTES as LARGEST
 from chat.translate import Translator
 from sessions_app.inference.errors import ConfigurationError
 from sessions_app.inference.events import CORE_KINDS, AppEvent, Event, Log, ToolCallRequested
@@ -24,7 +27,8 @@ from tests.chat.wire import ORIGIN, Json, Page, at_once, frames_of, numbered
 
 def added(before: Props, told: Props) -> Props:
     """Numbers are summed up, all else replaced."""
-    sums = {n: before.get(n, 0) + v for n, v in told.items() if isinstance(v, int)}
+    numbers = {n: v for n, v in told.items() if isinstance(v, int) and n in before}
+    sums = {n: before[n] + v for n, v in numbers.items() if isinstance(before[n], int)}
     return {**before, **told, **sums}
 
 
@@ -186,6 +190,57 @@ def test_an_id_belongs_to_what_used_it_first(first: Event, owner: str):
     assert frame.id == "weather:x"
 
 
+@pytest.mark.parametrize(
+    ("kind", "first", "second"),
+    [
+        ("unregistered", {}, {"a": "x" * LARGEST}),
+        ("counted", {"a": "x" * (LARGEST - 20)}, {"b": 1}),
+    ],
+    ids=["told", "folded"],
+)
+def test_props_too_large_are_refused_and_the_entity_stays_as_it_was(
+    kind: str, first: Json, second: Json
+):
+    translator = Translator("conv", monotonic_ms=lambda: 0, kinds=KINDS)
+    translator.translate(event(kind, **first), ORIGIN)
+    with pytest.raises(ValueError, match=f"of the kind {kind!r} are .* tell at most 65536"):
+        translator.translate(event(kind, **second), ORIGIN)
+    [again] = translator.translate(event("merged", a=1), ORIGIN)
+    assert again.id == "merged:1"
+
+
+# The card
+
+MOOD = "{% load cards %}<b>{% if props.at %}{{ props.at|moment|date:'Y' }}{% endif %}</b>"
+
+
+def test_a_template_that_raises_leaves_its_card_blank_and_the_page_whole(
+    settings: Any, caplog: pytest.LogCaptureFixture
+):
+    loaders = [
+        ("django.template.loaders.locmem.Loader", {"mood.html": MOOD}),
+        "django.template.loaders.filesystem.Loader",
+    ]
+    [engine] = settings.TEMPLATES
+    settings.TEMPLATES = [{**engine, "APP_DIRS": False, "OPTIONS": {"loaders": loaders}}]
+    kinds = AppKinds([AppKind("mood", template="mood.html")])
+    times: dict[str, object] = {"1": 1, "2": "soon"}
+    entities = [
+        Entity(
+            id=id, kind="mood", created_at_ms=0, updated_at_ms=0, created_seq=1, updated_seq=1,
+            props={"at": at},
+        )
+        for id, at in times.items()
+    ]  # fmt: skip
+    cards = arrange(entities, kinds)
+    with caplog.at_level(logging.ERROR):
+        drawn = [render_to_string(card.template, {"card": card}) for card in cards]
+    assert ["<b>1970</b>" in drawn[0], "<b></b>" in drawn[1]] == [True, True]
+    assert "&quot;soon&quot;" in drawn[1]
+    [told] = caplog.records
+    assert told.getMessage() == "template mood.html could not be rendered"
+
+
 # Any order
 
 values = st.one_of(st.integers(-3, 3), st.booleans(), st.sampled_from(["a", "\ud83d"]), st.none())
@@ -203,9 +258,12 @@ class Told:
 
     def __init__(self, events: list[Event]) -> None:
         log = MemoryFrameLog("conv", epoch=1, now_ms=lambda: 0)
-        snapshot: Callable[[], Json] = lambda: json.loads(  # noqa: E731 - said twice
-            frames.connection_frame("timeline.snapshot", "conv", at_once(log.snapshot()))
-        )["event"]["data"]
+
+        def snapshot() -> Json:
+            taken = at_once(log.snapshot())
+            said = json.loads(frames.connection_frame("timeline.snapshot", "conv", taken))
+            return cast(Json, said["event"]["data"])
+
         self.snapshots, self.wire = [snapshot()], []
         for frame in numbered(frames_of(events, KINDS)):
             at_once(log.append([frame]))
