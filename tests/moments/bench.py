@@ -18,6 +18,7 @@ from sessions_app.builder import ProfileEngineBuilder
 from sessions_app.inference.executor import DefaultToolExecutor
 from sessions_app.inference.middleware import MiddlewareRegistry
 from sessions_app.inference.runner import InferenceRunner, LoadUser, nobody
+from sessions_app.inference.steps import OpenPause, PersonDecision, Resolution
 from sessions_app.inference.toolloop import LoopConfig
 from sessions_app.inference.tools import Tool, ToolRegistry
 from sessions_app.inference.turns import Block, LlmText, ToolCall
@@ -114,15 +115,21 @@ class Bench:
 
     async def idle(self, conv_id: str = CONV) -> None:
         """Returns when nothing runs and nothing waits."""
-        while True:
-            info = await self.manager.find(conv_id)
-            if info is None or not (info.running or info.queue_depth):
-                return
-            await asyncio.sleep(1)
+        while (session := self.manager._sessions.get(conv_id)) and session.active:
+            await asyncio.wait({session.active._task})
+            await asyncio.sleep(0)
 
-    async def settled(self) -> None:
-        """Returns when everybody waits, for a while at least."""
-        await asyncio.sleep(0.125)
+    async def paused(self) -> OpenPause:
+        """The pause that waits, when everybody does."""
+        await asyncio.sleep(1)
+        [pause] = self.session.steps.open
+        return pause
+
+    async def decide(self, pause: OpenPause, decision: PersonDecision, **fields: Any) -> Resolution:
+        return await self.manager.decide(CONV, pause.pause_id, decision, by="anna", **fields)
+
+    async def cancel(self, **fields: Any) -> str:
+        return await self.manager.cancel(CONV, **fields)
 
     async def frames(self, conv_id: str = CONV) -> list[Frame]:
         """The log, from its first frame."""
@@ -146,6 +153,7 @@ class Bench:
 
     async def next_request(self) -> list[Block]:
         """What the model is sent when one more prompt is asked, after the law was checked."""
+        await self.idle()
         await self.ask("and then?")
         await self.idle()
         await self.lawful()
