@@ -34,12 +34,15 @@ format: ## Format, and fix what lint can fix
 	$(BIN)/ruff check --fix $(CODE)
 	$(BIN)/ruff format $(CODE)
 
+LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+	--no-header $(ARGS)
+
 lock: ## Lock the requirements again: ARGS=--upgrade
 	$(SETUP) check
-	for name in requirements requirements-dev requirements-tools; do \
-		$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
-			--no-header $(ARGS) $$name.in -o $$name.txt || exit 1; \
+	for name in requirements requirements-mcp requirements-dev requirements-tools; do \
+		$(LOCK) $$name.in -o $$name.txt || exit 1; \
 	done
+	$(LOCK) --no-deps requirements-local.in -o requirements-local.txt
 
 clean: ## Remove what was made, but for the database and the secret key
 	rm -rf .venv .webchat/static .webchat/static.sha256

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from .inference.engine import Closing, Engine
 from .inference.executor import ToolExecutor
+from .inference.mcp import McpServers
 from .inference.middleware import MiddlewareRegistry, block_ordering, system_prompt
 from .inference.runner import InferenceRunner, LoadUser, nobody
 from .inference.toolloop import LoopConfig, ToolLoop
-from .inference.tools import ToolRegistry
+from .inference.tools import ToolRegistry, ToolSource
 from .profiles import Profile
 from .session import Session
 
@@ -26,6 +27,7 @@ class ProfileEngineBuilder:
         build_engine: Callable[[str], Engine],
         *,
         tools: ToolRegistry,
+        mcp: McpServers | None = None,
         middlewares: MiddlewareRegistry,
         executor: ToolExecutor,
         load_user: LoadUser = nobody,
@@ -35,6 +37,7 @@ class ProfileEngineBuilder:
     ) -> None:
         self._build_engine = build_engine
         self._tools = tools
+        self._mcp = mcp or McpServers()
         self._middlewares = middlewares
         self._executor = executor
         self._load_user = load_user
@@ -45,12 +48,13 @@ class ProfileEngineBuilder:
 
     @property
     def tools(self) -> ToolRegistry:
-        """Every tool a profile may allow."""
-        return self._tools
+        """Every tool a profile may allow; of those of servers, which must be asked, the secrets."""
+        return ToolRegistry(self._tools, missing=self._mcp.unlisted())
 
     def prepare(self, model: str) -> None:
         """Builds the model's engine now: a provider's library takes seconds to import."""
         self._engine(model)
+        self._mcp.prepare()
 
     def check(self, profile: Profile) -> None:
         """Raises ConfigurationError that says where the profile is wrong."""
@@ -80,20 +84,29 @@ class ProfileEngineBuilder:
         )
 
     async def aclose(self) -> None:
-        """Closes the connections to the models' services. No inference may be running."""
+        """Closes the connections to services and servers. No inference may be running."""
+        await self._mcp.aclose()
         for engine in self._engines.values():
             if isinstance(engine, Closing):
                 await engine.aclose()
 
-    def _tools_of(self, profile: Profile) -> ToolRegistry:
+    def _tools_of(self, profile: Profile) -> ToolSource:
         """The profile's allow list; with the approval policy `always`, every call needs one."""
-        allowed = self._tools.only(profile.tools)
-        if profile.approval == "declared":
-            return allowed
-        return ToolRegistry(replace(tool, requires_approval=True) for tool in allowed)
+        allowed = self._mcp.allowed(self._tools, profile.tools)
+        return allowed if profile.approval == "declared" else _AlwaysAsking(allowed)
 
     def _engine(self, model: str) -> Engine:
         engine = self._engines.get(model)
         if engine is None:
             engine = self._engines[model] = self._build_engine(model)
         return engine
+
+
+@dataclass(frozen=True, slots=True)
+class _AlwaysAsking:
+    """A source's tools, each call to which a person must agree to."""
+
+    source: ToolSource
+
+    async def current(self) -> ToolRegistry:
+        return (await self.source.current()).with_approval()

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from shutil import which
 from typing import Any
 
 import msgspec
 from django.apps import AppConfig
-from django.core.checks import CheckMessage, Error, register
+from django.core.checks import CheckMessage, Error, Warning, register
 
 from .conf import SessionSettings, given, session_builder, session_settings
 from .inference.engines.catalog import check_spec
 from .inference.errors import ConfigurationError
+from .inference.mcp import check_prefixes, require_packages
 
 
 @register
@@ -23,6 +25,7 @@ def check_session_settings(
     if not errors:
         errors += _duplicate_slugs()
         errors += _unusable_models()
+        errors += _unusable_mcp_servers()
         errors += _unusable_profiles()
     return errors
 
@@ -71,6 +74,28 @@ def _unusable_models() -> Iterator[CheckMessage]:
             check_spec(model, conf.credentials(), own)
         except ConfigurationError as error:
             yield Error(f"Model {model!r}: {error}", hint=error.hint, id="sessions_app.E004")
+
+
+def _unusable_mcp_servers() -> Iterator[CheckMessage]:
+    """Nobody is called: a server that does not answer is told when its tools are wanted."""
+    conf = session_settings()
+    if not conf.mcp_servers:
+        return
+    try:
+        require_packages()
+    except ConfigurationError as error:
+        yield Error(f"WEBCHAT['MCP_SERVERS']: {error}", hint=error.hint, id="sessions_app.E006")
+    try:
+        check_prefixes(conf.mcp_servers, conf.load_tools().names)
+    except ConfigurationError as error:
+        yield Error(f"WEBCHAT['MCP_SERVERS']: {error}", hint=error.hint, id="sessions_app.E007")
+    for prefix, server in conf.mcp_servers.items():
+        if server.command and which(server.command) is None:
+            yield Warning(
+                f"WEBCHAT['MCP_SERVERS'][{prefix!r}]: its command is not found.",
+                hint="Install it, or write its whole path. Its tools are missing until then.",
+                id="sessions_app.W001",
+            )
 
 
 def _unusable_profiles() -> Iterator[CheckMessage]:

@@ -15,6 +15,7 @@ from .inference.engine import Engine
 from .inference.engines.catalog import SHIPPED, Credentials, EngineFactory, build_engine
 from .inference.errors import ConfigurationError
 from .inference.executor import ToolExecutor
+from .inference.mcp import McpServerConfig, McpServers
 from .inference.middleware import default_registry
 from .inference.toolloop import LoopConfig
 from .inference.tools import Tool, ToolRegistry
@@ -49,6 +50,7 @@ class SessionSettings(msgspec.Struct, frozen=True, kw_only=True, rename="upper")
     step_timeout: Seconds = 30.0
     approval_timeout: Seconds = 300.0
     tools: tuple[str, ...] = DEFAULT_TOOLS
+    mcp_servers: dict[str, McpServerConfig] = {}
     tool_executor: str = "sessions_app.permissions.PermissionToolExecutor"
     turn_store: str = ""
     turn_persister: str = ""
@@ -160,6 +162,7 @@ def session_builder(
     return ProfileEngineBuilder(
         engine_of,
         tools=settings.load_tools().replaced(tools),
+        mcp=McpServers(settings.mcp_servers),
         middlewares=default_registry,
         executor=settings.load_executor(),
         load_user=load_user,

@@ -11,7 +11,7 @@ import msgspec
 
 from .inference.errors import BadOverride, OverridesNotAllowed, ProfileNotFound, unknown
 from .inference.middleware.registry import MiddlewareSpec
-from .inference.tools import ToolChoice
+from .inference.tools import ToolChoice, allows
 from .values import ProfileInfo, RuntimeInfo
 
 
@@ -73,7 +73,7 @@ def overridden(profile: Profile, given: Mapping[str, object]) -> tuple[Profile, 
     except msgspec.ValidationError as error:
         raise BadOverride(f"overrides: {error}") from None
     for name in overrides.tools or ():
-        if name not in profile.tools:
+        if not allows(profile.tools, name):
             raise BadOverride(unknown("tool", name[:80], profile.tools))
     changes = {
         name: value

@@ -41,10 +41,7 @@ def _each_block(turns: Iterable[Turn], change: Callable[[Block], Block]) -> tupl
 def _masked(block: Block, tools: ToolRegistry) -> Block:
     if not isinstance(block, ToolCall):
         return block
-    tool = tools.get(block.name)
-    if tool is None or not tool.secrets:
-        return block
-    return msgspec.structs.replace(block, arguments=tool.shown(block.arguments))
+    return msgspec.structs.replace(block, arguments=tools.shown(block.name, block.arguments))
 
 
 def _readable(block: Block, tools: ToolRegistry) -> Block:

@@ -177,6 +177,8 @@ LOGGING = {
         # One line for each request to a model's service says nothing that we don't.
         "httpx2": {"level": "WARNING"},
         "google_genai": {"level": "WARNING"},
+        "fastmcp": {"level": "WARNING"},
+        "mcp": {"level": "WARNING"},
     },
     "formatters": {"line": {"format": "%(asctime)s %(levelname)s %(name)s %(message)s"}},
     "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},

@@ -19,7 +19,8 @@ WebchatError                 root; `code` for machines, `str()` for people
 │   ├── ProviderFailed       the model's service said no, or the line was cut
 │   └── InferenceTimedOut    the time bound of an inference passed
 ├── ToolError                raised by a tool: a sentence the model may read
-│   └── ToolDenied           the user may not do this; the call ends as `denied`
+│   ├── ToolDenied           the user may not do this; the call ends as `denied`
+│   └── ToolUnavailable      what does the tool's work cannot be reached; a later call may
 ├── StreamStalled            more is published than the log takes; the inference fails
 └── ConfigurationError       a setting is wrong; `hint` says how to mend it
 """
@@ -124,6 +125,10 @@ class ToolError(WebchatError):
 
 class ToolDenied(ToolError):
     code = "tool_denied"
+
+
+class ToolUnavailable(ToolError):
+    code = "tool_unavailable"
 
 
 class StreamStalled(WebchatError):

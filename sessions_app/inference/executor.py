@@ -20,8 +20,10 @@ from uuid import uuid4
 import msgspec
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import best_match
+from jsonschema.validators import validator_for
+from referencing import Registry
 
-from .errors import InferenceFailed, ToolDenied, ToolError, unknown
+from .errors import InferenceFailed, ToolDenied, ToolError
 from .events import ToolCallFinished, ToolCallStarted, ToolProgress, publish
 from .threads import DaemonThreads
 from .tool_text import as_text, bounded, without_secrets
@@ -76,7 +78,7 @@ class ToolRun:
     ensure_running: Callable[[], None]
 
     def context(self, call_id: str, take: Callable[[ToolProgress], None] = publish) -> ToolContext:
-        """What a tool is given. `take` is told its progress, always in the event loop."""
+        """What a tool is given. `take` is told its progress, in this loop and this context."""
         loop = asyncio.get_running_loop()
         in_this_context = contextvars.copy_context()
 
@@ -86,7 +88,8 @@ class ToolRun:
             except RuntimeError:  # the thread of a sync tool
                 loop.call_soon_threadsafe(in_this_context.run, take, progress)
             else:
-                take(progress)
+                # A task that serves many conversations may report: its own context is none's.
+                in_this_context.run(take, progress)
 
         return ToolContext(
             report=report,
@@ -162,7 +165,7 @@ class DefaultToolExecutor:
     async def prepare(self, call: ToolCall, run: ToolRun) -> PreparedCall | ToolResult:
         tool = run.registry.get(call.name)
         if tool is None:
-            return _end(call, "error", unknown("tool", call.name[:80], run.registry.names))
+            return _end(call, "error", run.registry.unknown(call.name[:80]))
         if not isinstance(call.arguments, dict):
             return _end(
                 call, "error", f"the arguments of {tool.name} are not a JSON object; send one"
@@ -392,10 +395,12 @@ async def _all_of(tasks: Sequence[asyncio.Task[None]]) -> None:
         raise error
 
 
-def invalid_arguments(tool: Tool, arguments: object) -> str | None:
+def invalid_arguments(tool: Tool, arguments: Arguments) -> str | None:
     """One sentence the model can mend its call by; None when the arguments fit the schema."""
     try:
-        error = best_match(Draft202012Validator(tool.parameters).iter_errors(arguments))
+        validator = validator_for(tool.parameters, default=Draft202012Validator)
+        # The empty registry: a schema of somebody else's must not make us fetch an address.
+        error = best_match(validator(tool.parameters, registry=Registry()).iter_errors(arguments))
     except Exception as broken:
         # A schema that is none, or arguments nested too deep to walk.
         logger.exception("the arguments of tool %s could not be checked", tool.name)

@@ -24,7 +24,7 @@ from .errors import InferenceFailed, InferenceTimedOut, StreamStalled, WebchatEr
 from .events import EngineEvent, EventSink, Origin, StopReason, Usage, publishing_to
 from .executor import CANCELLED, ToolRun
 from .toolloop import LoopAborted, Observer, SnapshotPhase, ToolLoop
-from .tools import ToolRegistry
+from .tools import ToolRegistry, ToolSource
 from .turns import LlmText, Outcome, ToolCall, ToolUse, Turn
 
 logger = logging.getLogger(__name__)
@@ -93,7 +93,7 @@ class InferenceRunner:
         *,
         middlewares: Sequence[Middleware] = (),
         loop: ToolLoop | None = None,
-        tools: ToolRegistry | None = None,
+        tools: ToolSource | None = None,
         load_user: LoadUser = nobody,
         observer: Observer = unobserved,
         timeout: float | None = None,
@@ -102,7 +102,7 @@ class InferenceRunner:
         self._engine = engine
         self._middlewares = tuple(middlewares)
         self._loop = loop
-        self._tools = tools or ToolRegistry()
+        self._tools: ToolSource = ToolRegistry() if tools is None else tools
         self._load_user = load_user
         self._observer = observer
         self._timeout = timeout
@@ -190,7 +190,7 @@ class InferenceRunner:
                 if self._loop is None:
                     return _Done(await infer(run.turn), "completed")
                 tool_run = ToolRun(
-                    registry=self._tools,
+                    registry=await self._tools.current(),
                     session_id=run.turn.metadata.session_id,
                     inference_id=run.inference_id,
                     owner=owner,

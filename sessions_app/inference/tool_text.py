@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import chain
 
 import msgspec
 
@@ -31,11 +32,16 @@ def _repr(value: object) -> str:
 
 def without_secrets(text: str, tool: Tool, arguments: Arguments) -> str:
     """`text` with every value of the tool's secret arguments masked, however it was quoted."""
+    named = (_leaves(arguments.get(name)) for name in tool.secrets)
+    return masked(text, chain.from_iterable(named))
+
+
+def masked(text: str, secrets: Iterable[str]) -> str:
+    """`text` with each of the secrets masked, however it was quoted."""
     forms: set[str] = set()
-    for name in tool.secrets:
-        for secret in _leaves(arguments.get(name)):
-            forms |= {secret, json.dumps(secret)[1:-1], repr(secret)[1:-1]}
-            forms.add(json.dumps(secret, ensure_ascii=False)[1:-1])
+    for secret in secrets:
+        forms |= {secret, json.dumps(secret)[1:-1], repr(secret)[1:-1]}
+        forms.add(json.dumps(secret, ensure_ascii=False)[1:-1])
     # The longest first: a secret may be part of another.
     for form in sorted(forms, key=len, reverse=True):
         text = text.replace(form, MASK)

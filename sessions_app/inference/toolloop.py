@@ -278,8 +278,7 @@ def unmasked(call: PreparedCall, edited: Any) -> dict[str, Any]:
 
 
 def _publish_requested(call: ToolCall, run: ToolRun) -> None:
-    tool = run.registry.get(call.name)
-    shown = call.arguments if tool is None else tool.shown(call.arguments)
+    shown = run.registry.shown(call.name, call.arguments)
     publish(ToolCallRequested(call_id=call.call_id, name=call.name, input=shown))
 
 

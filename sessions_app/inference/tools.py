@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias, get_type_hints, overload
+from typing import Any, Literal, Protocol, TypeAlias, get_type_hints, overload
 
 import msgspec
 
@@ -98,22 +99,40 @@ class Tool:
 
     def masked(self, arguments: Arguments) -> dict[str, Any]:
         """The arguments as they may be shown."""
-        return {name: MASK if name in self.secrets else value for name, value in arguments.items()}
+        return _masked(arguments, self.secrets)
 
-    def shown(self, arguments: dict[str, Any] | str) -> dict[str, Any] | str:
-        """What a model gave for arguments, as it may be shown."""
-        if isinstance(arguments, dict):
-            return self.masked(arguments)
-        return MASK if self.secrets else arguments
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Missing:
+    """Tools that are not here: all whose names have this beginning.
+
+    `why` is the end of a sentence. The arguments in `secrets` are masked all the same.
+    """
+
+    beginning: str
+    why: str
+    secrets: frozenset[str] = frozenset()
+
+
+class ToolSource(Protocol):
+    """Where an inference gets its tools from, when it begins."""
+
+    async def current(self) -> ToolRegistry:
+        """The tools as they are now. Called inside an inference, so it may publish."""
 
 
 class ToolRegistry:
     """Tools by name. The registry handed to a run is its allow list."""
 
-    def __init__(self, tools: Iterable[Tool] = ()) -> None:
+    def __init__(self, tools: Iterable[Tool] = (), *, missing: Iterable[Missing] = ()) -> None:
         self._tools: dict[str, Tool] = {}
+        self._missing = tuple(missing)
         for tool in tools:
             self.add(tool)
+
+    async def current(self) -> ToolRegistry:
+        """Itself: a registry is a ToolSource that does not change."""
+        return self
 
     def add(self, tool: Tool) -> None:
         if tool.name in self._tools:
@@ -124,6 +143,27 @@ class ToolRegistry:
 
     def get(self, name: str) -> Tool | None:
         return self._tools.get(name)
+
+    def unknown(self, name: str) -> str:
+        """One sentence for a call to a tool that is not here."""
+        missing = self._missing_of(name)
+        if missing is not None:
+            return f"{name} cannot be called now: {missing.why}"
+        return unknown("tool", name, self._tools)
+
+    def shown(self, name: str, arguments: dict[str, Any] | str) -> dict[str, Any] | str:
+        """What a model gave for the arguments of `name`, as it may be shown."""
+        known = self._tools.get(name) or self._missing_of(name)
+        if known is None:
+            return arguments
+        if isinstance(arguments, dict):
+            return _masked(arguments, known.secrets)
+        return MASK if known.secrets else arguments
+
+    def with_approval(self) -> ToolRegistry:
+        """The same tools, each call to which a person must agree to."""
+        asking = (dataclasses.replace(tool, requires_approval=True) for tool in self)
+        return ToolRegistry(asking, missing=self._missing)
 
     def only(self, names: Iterable[str]) -> ToolRegistry:
         """The registry reduced to `names`. Raises ConfigurationError for an unknown one."""
@@ -146,6 +186,9 @@ class ToolRegistry:
         self.only(instead)
         return ToolRegistry(instead.get(tool.name, tool) for tool in self)
 
+    def _missing_of(self, name: str) -> Missing | None:
+        return next((each for each in self._missing if name.startswith(each.beginning)), None)
+
     @property
     def names(self) -> tuple[str, ...]:
         return tuple(self._tools)
@@ -155,6 +198,17 @@ class ToolRegistry:
 
     def __len__(self) -> int:
         return len(self._tools)
+
+
+def _masked(arguments: Arguments, secrets: frozenset[str]) -> dict[str, Any]:
+    return {name: MASK if name in secrets else value for name, value in arguments.items()}
+
+
+def allows(allowed: Iterable[str], name: str) -> bool:
+    """Whether an allow list has `name`. An entry `prefix_*` has every name that begins so."""
+    return any(
+        entry == name or (entry.endswith("_*") and name.startswith(entry[:-1])) for entry in allowed
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from django.core.checks import CheckMessage, run_checks
+from django.core.checks import WARNING, CheckMessage, run_checks
 
 from sessions_app.inference.engines.demo import DemoEngine
 
@@ -174,6 +174,71 @@ def test_a_key_that_cannot_be_one_is_an_error_that_does_not_repeat_it(settings, 
 
 def test_a_key_that_is_good_is_in_no_message(settings):
     assert found(settings, PROFILES=[DEFAULT], MODEL="openai-chat:x", OPENAI_API_KEY="sk-1") == []
+
+
+MCP = {"MCP_SERVERS": {"files": {"command": sys.executable}}}
+
+
+def test_an_mcp_server_that_can_be_reached_needs_no_word(settings):
+    profile = {**DEFAULT, "tools": ["calc", "files_*", "files_read"]}
+    assert found(settings, PROFILES=[profile], **MCP) == []
+
+
+@pytest.mark.parametrize(
+    ("server", "wrong"),
+    [
+        ({}, "got neither"),
+        ({"command": "npx", "env": {"TOKEN": 7}}, "Expected `str`"),
+        ({"url": "http://anna:sk-1@127.0.0.1/"}, "use `headers`"),
+    ],
+)
+def test_an_mcp_server_of_the_wrong_shape_is_an_error_that_names_it(
+    settings, server: object, wrong: str
+):
+    [error] = found(settings, PROFILES=[DEFAULT], MCP_SERVERS={"files": server})
+
+    assert error.id == "sessions_app.E002"
+    assert wrong in error.msg
+    assert "sk-1" not in f"{error.msg} {error.hint}"
+
+
+@pytest.mark.parametrize("package", ["fastmcp", "mcp"])
+def test_an_mcp_server_without_the_library_is_an_error_with_the_line_to_run(
+    settings, monkeypatch, package: str
+):
+    monkeypatch.setitem(sys.modules, package, None)
+    [error] = found(settings, PROFILES=[DEFAULT], **MCP)
+
+    assert error.id == "sessions_app.E006"
+    assert package in error.msg
+    assert "pip install -r requirements-mcp.txt" in str(error.hint)
+
+
+@pytest.mark.parametrize("prefix", ["my", "my_files", "1"])
+def test_a_prefix_that_cannot_be_one_is_an_error(settings, prefix: str):
+    servers = {prefix: {"command": sys.executable}}
+    [error] = found(settings, PROFILES=[DEFAULT], MCP_SERVERS=servers)
+
+    assert error.id == "sessions_app.E007"
+    assert repr(prefix) in error.msg
+    assert error.hint
+
+
+def test_a_command_that_is_not_there_is_a_warning_as_the_rest_works_without(settings):
+    servers = {"files": {"command": "no-such-program"}}
+    [warning] = found(settings, PROFILES=[DEFAULT], MCP_SERVERS=servers)
+
+    assert (warning.id, warning.level) == ("sessions_app.W001", WARNING)
+    assert "'files'" in warning.msg
+
+
+@pytest.mark.parametrize("name", ["fils_read", "files_", "files", "x_*"])
+def test_a_tool_of_no_server_is_an_error_that_says_what_there_is(settings, name: str):
+    [error] = found(settings, PROFILES=[{**DEFAULT, "tools": [name]}], **MCP)
+
+    assert error.id == "sessions_app.E005"
+    assert f"unknown tool {name!r}" in error.msg
+    assert "files_*" in error.msg
 
 
 def test_the_check_command_fails_and_names_the_fix(tmp_path: Path):

@@ -15,9 +15,9 @@ from urllib.parse import urlsplit
 
 from ..engine import Engine
 from ..errors import ConfigurationError, unknown
+from ..packages import installed
 from . import local
 from .demo import DemoEngine
-from .packages import installed
 from .wires import WIRES, Endpoint, Wire
 
 EXAMPLES = (

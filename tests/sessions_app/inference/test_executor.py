@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import math
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -128,6 +129,13 @@ async def sleeper(seconds: float = 3600) -> str:
     return "awake"
 
 
+def of_schema(parameters: dict[str, Any]) -> Tool:
+    async def call(arguments: Arguments, context: ToolContext) -> str:
+        return "called"
+
+    return Tool(name="foreign", description="", parameters=parameters, call=call)
+
+
 # --- Before a call runs ---------------------------------------------------------------------------
 
 
@@ -147,6 +155,27 @@ async def test_an_unknown_tool_says_which_there_are():
     assert result.text == (
         "unknown tool 'ehco'; expected one of: echo, sleeper. Did you mean 'echo'?"
     )
+
+
+@virtual
+@pytest.mark.filterwarnings("ignore:Automatically retrieving")
+async def test_a_schema_never_makes_us_fetch_an_address(monkeypatch):
+    fetched: list[object] = []
+    monkeypatch.setattr("urllib.request.urlopen", fetched.append)
+    foreign = of_schema({"properties": {"a": {"$ref": "http://127.0.0.1:1/schema.json"}}})
+    result = await Bench(foreign).refused("foreign", {"a": 1})
+    assert result.text.startswith("the arguments of foreign cannot be checked: ")
+    assert fetched == []
+
+
+@virtual
+async def test_a_schema_is_read_in_the_dialect_it_names():
+    dialect = "http://json-schema.org/draft-07/schema#"
+    pair = {"type": "array", "items": [{"type": "string"}, {"type": "integer"}]}
+    bench = Bench(of_schema({"$schema": dialect, "properties": {"pair": pair}}))
+    assert (await bench.result("foreign", {"pair": ["a", 1]})).text == "called"
+    refused = await bench.refused("foreign", {"pair": ["a", "b"]})
+    assert "'b' is not of type 'integer'" in refused.text
 
 
 @virtual
@@ -439,6 +468,21 @@ async def test_what_a_sync_tool_publishes_is_taken_up_by_the_event_loop_in_its_o
     assert [event.props["n"] for event in told[:-1] if isinstance(event, AppEvent)] == [*range(9)]
     assert isinstance(told[-1], ToolCallFinished)
     assert told[-1].status == "success"
+
+
+@virtual
+async def test_progress_reported_from_a_task_of_nobodys_goes_to_the_calls_conversation():
+    @tool
+    async def relayed(context: ToolContext) -> str:
+        async def relay() -> None:
+            context.progress(0.5, "half")
+
+        await asyncio.create_task(relay(), context=contextvars.Context())
+        return "done"
+
+    bench = Bench(relayed)
+    assert (await bench.result("relayed")).text == "done"
+    assert bench.notes == ["half"]
 
 
 async def test_one_thread_does_for_calls_one_after_the_other():

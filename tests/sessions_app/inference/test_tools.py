@@ -15,9 +15,11 @@ from sessions_app.inference.events import ToolProgress, publishing_to
 from sessions_app.inference.tools import (
     MASK,
     NO_TOOLS,
+    Missing,
     Tool,
     ToolContext,
     ToolRegistry,
+    allows,
     offered,
     offering,
     tool,
@@ -252,6 +254,35 @@ def test_a_registry_can_be_reduced_to_an_allow_list():
     assert registry.only(["c", "a"]).names == ("c", "a")
     assert len(registry) == 3
     assert not registry.only([])
+
+
+def test_an_entry_of_an_allow_list_may_have_all_that_begins_so():
+    allowed = ["calc", "files_*"]
+    for name in ("calc", "files_read", "files_*"):
+        assert allows(allowed, name)
+    for name in ("calculate", "files", "file_read", "*"):
+        assert not allows(allowed, name)
+
+
+def test_tools_that_are_missing_say_why_and_keep_their_secrets():
+    missing = Missing(beginning="x_", why="the server is away", secrets=frozenset({"token"}))
+    registry = ToolRegistry([named("calc")], missing=[missing]).with_approval()
+
+    assert registry.unknown("x_read") == "x_read cannot be called now: the server is away"
+    assert registry.unknown("clac").startswith("unknown tool 'clac'; expected one of: calc.")
+    assert registry.shown("x_read", {"path": "a", "token": "b"}) == {"path": "a", "token": MASK}
+    assert registry.shown("x_read", '{"token": ') == MASK
+    assert registry.shown("y_read", {"token": "b"}) == {"token": "b"}
+
+
+def test_all_tools_may_be_made_to_ask():
+    registry = ToolRegistry([named("a"), named("b", requires_approval=True)]).with_approval()
+    assert [tool.needs_approval({}) for tool in registry] == [True, True]
+
+
+async def test_a_registry_is_a_source_that_does_not_change():
+    registry = ToolRegistry([named("a")])
+    assert await registry.current() is registry
 
 
 def test_an_allow_list_with_an_unknown_name_says_what_is_known():
