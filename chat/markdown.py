@@ -79,6 +79,17 @@ def render(source: str) -> SafeString:
     return mark_safe(fenced)  # noqa: S308 - the line above is the sanitizer
 
 
+def parse(source: str, env: EnvType) -> list[Token]:
+    """The tokens that `render` makes elements of; `env` receives the definitions of links."""
+    return _markdown.parse(source, env)
+
+
+def is_safe_link(href: str) -> bool:
+    """Whether a link leads to the web or to mail."""
+    scheme = _SCHEME.match(href)
+    return scheme is not None and scheme[1].lower() in LINK_SCHEMES
+
+
 class _Renderer(RendererHTML):
     """The elements the browser's renderer makes, one method for each token that needs its own."""
 
@@ -142,8 +153,7 @@ def _rewrite_inline(children: list[Token]) -> None:
     for token in children:
         if token.type == "link_open":
             href = str(token.attrGet("href") or "")
-            scheme = _SCHEME.match(href)
-            hide = scheme is None or scheme[1].lower() not in LINK_SCHEMES
+            hide = not is_safe_link(href)
             token.hidden = hide
             token.attrs = {"href": href, "target": "_blank", "rel": LINK_REL}
         elif token.type == "link_close":

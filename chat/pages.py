@@ -11,18 +11,21 @@ from uuid import uuid4
 from asgiref.sync import sync_to_async
 from django.contrib import messages
 from django.contrib.auth.views import LoginView, redirect_to_login
-from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.http.response import HttpResponseBase
 from django.middleware.csrf import get_token
 from django.template.loader import render_to_string
 from django.urls import reverse
+from django.utils.http import content_disposition_header
 from django.views.decorators.cache import cache_control
 from django.views.decorators.http import require_http_methods
 
-from sessions_app.inference.errors import NoActiveInference, WebchatError
+from sessions_app.inference.errors import WebchatError
 
+from .actions import act
 from .apps import hub
 from .cards import arrange, blank_cards
+from .export import EXPORTS
 from .identity import permitted, welcome
 from .submission import cookie_profile, submit_prompt
 
@@ -68,12 +71,12 @@ async def home(request: HttpRequest) -> HttpResponse:
 async def conversation(request: HttpRequest, conv_id: str) -> HttpResponse:
     """One conversation as it stands; scripts follow it from the cursor in the page."""
     if request.method == "POST":
-        if "stop" in request.POST:
-            await permitted(request, "cancel", conv_id)
-            await _stop(request, conv_id)
-        else:
-            await permitted(request, "send", conv_id)
-            await _submit(request, conv_id)
+        try:
+            if not await act(request, conv_id):
+                await permitted(request, "send", conv_id)
+                await _submit(request, conv_id)
+        except WebchatError as error:
+            messages.error(request, str(error))
         return SeeOther(request.path)
     info = await permitted(request, "transcript", conv_id)
     streams = hub().streams
@@ -87,6 +90,18 @@ async def conversation(request: HttpRequest, conv_id: str) -> HttpResponse:
         "app_kinds": streams.kinds,
     }
     return await _render(request, "chat/conversation.html", context)
+
+
+@page
+async def export(request: HttpRequest, conv_id: str, form: str) -> HttpResponse:
+    """The conversation as a file: `md` to read, `json` to work with."""
+    info = await permitted(request, "transcript", conv_id)
+    if form not in EXPORTS:
+        raise Http404("there is no such form of a conversation")
+    exported = EXPORTS[form](info.title, info.profile, await hub().streams.snapshot(conv_id))
+    response = HttpResponse(exported.text, content_type=exported.content_type)
+    response["Content-Disposition"] = content_disposition_header(True, exported.filename)
+    return response
 
 
 async def sign_in(request: HttpRequest) -> HttpResponseBase:
@@ -115,15 +130,6 @@ async def _submit(request: HttpRequest, conv_id: str | None) -> str | None:
         messages.error(request, str(error))
         return None
     return reverse("conversation", kwargs={"conv_id": answer.conv_id})
-
-
-async def _stop(request: HttpRequest, conv_id: str) -> None:
-    try:
-        await hub().sessions.cancel(conv_id)
-    except NoActiveInference:
-        pass  # it ended by itself: what the person wanted
-    except WebchatError as error:
-        messages.error(request, str(error))
 
 
 async def _render(request: HttpRequest, template: str, context: Mapping[str, Any]) -> HttpResponse:

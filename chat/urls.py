@@ -7,6 +7,7 @@ from . import pages, scrape, views
 urlpatterns = [
     path("", pages.home, name="home"),
     path("c/<str:conv_id>/", pages.conversation, name="conversation"),
+    path("c/<str:conv_id>/export.<str:form>", pages.export, name="export"),
     path("chat", views.chat, name="chat"),
     path("chat/<str:profile>", views.chat, name="chat-profile"),
     path("api/chat/cancel", views.cancel, name="cancel"),

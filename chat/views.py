@@ -16,7 +16,8 @@ from sessions_app.inference.errors import AlreadyDecided, ProfileNotFound, unkno
 from sessions_app.values import Policy, Queued, Submitted
 
 from .apps import hub
-from .errors import BadRequest, Forbidden, PromptTooLong, UnsupportedMediaType
+from .decisions import decide_pause
+from .errors import BadRequest, PromptTooLong, UnsupportedMediaType
 from .identity import identity_of, name_of, permitted
 from .ports import Decision, Resolved
 from .submission import PROFILE_COOKIE, cookie_profile, submit_prompt
@@ -147,16 +148,12 @@ async def step_mode(request: HttpRequest) -> HttpResponse:
 async def decide(request: HttpRequest) -> HttpResponse:
     """POST /api/debug/continue: ends a pause with a person's decision."""
     body = _json(request, _DecisionRequest)
-    await permitted(request, "decide", body.conv_id)
-    for permission in await hub().sessions.pause_permissions(body.conv_id, body.pause_id):
-        if not await (await request.auser()).ahas_perm(permission):
-            raise Forbidden(f"deciding this pause needs the permission {permission}")
     try:
-        resolved = await hub().sessions.decide(
+        resolved = await decide_pause(
+            request,
             body.conv_id,
             body.pause_id,
             body.decision,
-            by=await name_of(request),
             edits=body.edits,
             message=body.message,
         )

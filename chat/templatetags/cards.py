@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
+import re
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from time import time
 
@@ -18,6 +20,7 @@ logger = logging.getLogger(__name__)
 
 SHORT_CHARACTERS = 400
 SHORT_LINES = 8
+LINE_CHARACTERS = 120
 
 register = template.Library()
 
@@ -47,9 +50,23 @@ def markdown(source: str) -> SafeString:
 @register.filter
 def readable_json(value: object) -> str:
     """A value as JSON, a string as it is; the browser writes it alike (readable.js)."""
-    if isinstance(value, str):
-        return value
-    return json.dumps(value, indent=2, ensure_ascii=False, default=str)
+    return value if isinstance(value, str) else _json(value, indent=2)
+
+
+@register.filter
+def one_line(value: object) -> str:
+    """The beginning of a value as JSON on one line, a string as it is."""
+    text = value if isinstance(value, str) else _json(value, indent=None)
+    line = re.sub(r"[ \t\r\n]+", " ", text).strip(" ")
+    return line if len(line) <= LINE_CHARACTERS else f"{line[: LINE_CHARACTERS - 1]}…"
+
+
+@register.filter
+def tokens(usage: Mapping[str, int] | str | None) -> str:
+    """What the model read and wrote; nothing where nobody counted."""
+    if not isinstance(usage, Mapping):
+        return ""
+    return f"{usage['inputTokens']:,} tokens in, {usage['outputTokens']:,} out"
 
 
 @register.filter
@@ -84,3 +101,25 @@ def ago(unix_ms: int) -> str:
             count = int(seconds // length)
             return f"{count} {unit}{'s' if count > 1 else ''} ago"
     return "just now"
+
+
+def _json(value: object, *, indent: int | None) -> str:
+    separators = (", ", ": ") if indent is None else (",", ": ")
+    return json.dumps(
+        _as_scripts_have_it(value),
+        indent=indent,
+        separators=separators,
+        ensure_ascii=False,
+        default=str,
+    )
+
+
+def _as_scripts_have_it(value: object) -> object:
+    """A script knows one kind of number: 3.0 is 3 to it."""
+    if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
+        return int(value)
+    if isinstance(value, Mapping):
+        return {key: _as_scripts_have_it(held) for key, held in value.items()}
+    if isinstance(value, list | tuple):
+        return [_as_scripts_have_it(held) for held in value]
+    return value

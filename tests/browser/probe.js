@@ -51,7 +51,7 @@ const TAGS = new Set(
     "TABLE TBODY TD TH THEAD TR UL"
   ).split(" "),
 );
-const ATTRIBUTES = new Set(["align", "class", "href", "rel", "start", "target", "type"]);
+const ATTRIBUTES = new Set(["align", "class", "data-copy", "href", "rel", "start", "target", "type"]);
 const CLASSES =
   /^(button button-quiet code-copy|code-block|table-block|language-[\w+#.-]+|hljs-[\w -]+)$/;
 
@@ -106,6 +106,8 @@ function fine(name, value) {
 /** Shows the conversation as its snapshot has it, instead of what the frames have made. */
 async function showSnapshot(url) {
   const { Timeline } = await moduleNamed("timeline");
-  const { entities } = await (await fetch(url)).json();
-  new Timeline(document.querySelector("[data-timeline]")).replace(entities);
+  const snapshot = await (await fetch(url)).json();
+  const root = document.createElement("div");
+  new Timeline(root, { epoch: "0", seq: 0 }).replace(snapshot);
+  document.querySelector("[data-timeline]").replaceChildren(...root.children);
 }

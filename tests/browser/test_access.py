@@ -128,9 +128,10 @@ async def test_the_page_follows_the_answer_until_the_person_scrolls_up(
     await chat.page.mouse.move(400, 200)
     await chat.page.mouse.wheel(0, -600)
     await expect(jump).to_be_visible()
-    top = await chat.page.evaluate("scrollY")
+    word = chat.answers.get_by_text("word590")
+    top = await word.evaluate("(word) => word.getBoundingClientRect().top")
     await expect(chat.answers.last).to_have_text(re.compile("1 2 3"))
-    assert await chat.page.evaluate("scrollY") == top
+    assert await word.evaluate("(word) => word.getBoundingClientRect().top") == top
     await jump.click()
     await expect(chat.answers.last).to_be_in_viewport()
     await expect(chat.prompt).to_be_focused()

@@ -3,14 +3,19 @@ import { slot } from "./slot.js";
 
 const POSTED = "posted";
 
-/** Where a person writes. Keeps the draft, sends it once, and never loses the words to an error. */
+/**
+ * Where a person writes. Keeps the draft, sends it once, and never loses the words to an error.
+ *
+ * A prompt is tried under one key until it is known that the server has it, also over a reload: an
+ * answer that got lost, or a second click, starts nothing new.
+ */
 export class Composer {
   #form;
   #text;
   #convId;
   #onSent;
   #sending = false;
-  #attempt = null;
+  #again = new Map();
 
   /** Without a `convId` the form posts itself and the server starts a conversation. */
   constructor(form, { convId, onSent }) {
@@ -22,7 +27,7 @@ export class Composer {
     this.#text.addEventListener("input", () => this.#keepDraft());
     this.#text.addEventListener("keydown", (event) => this.#keydown(event));
     form.addEventListener("submit", (event) => this.#submit(event));
-    addEventListener("pageshow", () => (this.#sending = false));
+    addEventListener("pageshow", () => (this.#busy = false));
   }
 
   /** Whether an answer is being written: then it can be stopped, and what is sent waits. */
@@ -35,6 +40,30 @@ export class Composer {
 
   focus() {
     this.#text.focus();
+  }
+
+  /** A sentence beside the box; empty when there is nothing to say. */
+  say(sentence) {
+    slot(this.#form, "error").textContent = sentence;
+  }
+
+  /** The server has the prompts of these keys: if ours is one, its words need no more care. */
+  taken(keys) {
+    const attempt = this.#attempt;
+    if (!attempt || !keys.includes(attempt.key)) return;
+    this.#attempt = null;
+    if (this.#text.value !== attempt.prompt) return;
+    this.#text.value = "";
+    this.#keepDraft();
+    this.say("");
+  }
+
+  /** Sends the prompt of an inference once more, as a new one. */
+  async again(prompt, inferenceId) {
+    if (this.#sending || !prompt) return;
+    const what = `${this.#path} ${inferenceId}`;
+    if (!this.#again.has(what)) this.#again.set(what, randomKey());
+    if (await this.#post(prompt, this.#again.get(what))) this.focus();
   }
 
   #keydown(event) {
@@ -54,7 +83,7 @@ export class Composer {
     } else if (this.#sending) {
       event.preventDefault();
     } else {
-      this.#sending = true;
+      this.#busy = true;
       sessionStorage.setItem(POSTED, this.#text.value);
       sessionStorage.removeItem(this.#draftKey);
     }
@@ -63,19 +92,28 @@ export class Composer {
   async #send() {
     const prompt = this.#text.value;
     if (this.#sending || !prompt.trim()) return;
-    this.#sending = true;
-    this.#say("");
+    const path = this.#path;
+    if (this.#attempt?.prompt !== prompt || this.#attempt.path !== path) {
+      this.#attempt = { prompt, path, key: randomKey() };
+    }
+    const { key } = this.#attempt;
+    if (await this.#post(prompt, key)) this.taken([key]);
+  }
+
+  /** Whether the server took it. */
+  async #post(prompt, key) {
+    this.#busy = true;
+    this.say("");
     try {
       const body = { prompt, conv_id: this.#convId };
-      const answer = await post(this.#path, body, this.#keyFor(prompt));
-      if (this.#text.value === prompt) this.#text.value = "";
-      this.#keepDraft();
-      this.#attempt = null;
-      this.#onSent(answer);
+      this.#onSent(await post(this.#path, body, { "Idempotency-Key": key }));
+      return true;
     } catch (error) {
-      this.#complain(error);
+      if (!(error instanceof ApiError)) throw error;
+      this.say(error.message);
+      return false;
     } finally {
-      this.#sending = false;
+      this.#busy = false;
     }
   }
 
@@ -86,9 +124,17 @@ export class Composer {
     try {
       await post("/api/chat/cancel", { conv_id: this.#convId });
     } catch (error) {
+      if (!(error instanceof ApiError)) throw error;
       stop.removeAttribute("aria-disabled");
-      if (error.code !== "no_active_inference") this.#complain(error);
+      if (error.code !== "no_active_inference") this.say(error.message);
     }
+  }
+
+  set #busy(busy) {
+    this.#sending = busy;
+    const send = slot(this.#form, "send");
+    if (busy) send.setAttribute("aria-disabled", "true");
+    else send.removeAttribute("aria-disabled");
   }
 
   get #path() {
@@ -96,20 +142,14 @@ export class Composer {
     return profile ? `/chat/${encodeURIComponent(profile)}` : "/chat";
   }
 
-  /** One key for one prompt, however often it is tried: an answer that got lost starts nothing new. */
-  #keyFor(prompt) {
-    const what = `${this.#path} ${prompt}`;
-    if (this.#attempt?.what !== what) this.#attempt = { what, key: randomKey() };
-    return { "Idempotency-Key": this.#attempt.key };
+  /** What is being tried and not known to have arrived: `{prompt, path, key}`. */
+  get #attempt() {
+    return JSON.parse(sessionStorage.getItem(this.#attemptKey));
   }
 
-  #complain(error) {
-    if (!(error instanceof ApiError)) throw error;
-    this.#say(error.message);
-  }
-
-  #say(sentence) {
-    slot(this.#form, "error").textContent = sentence;
+  set #attempt(attempt) {
+    if (attempt) sessionStorage.setItem(this.#attemptKey, JSON.stringify(attempt));
+    else sessionStorage.removeItem(this.#attemptKey);
   }
 
   /** The draft; or what was posted, when the server has come back with an error. */
@@ -124,6 +164,10 @@ export class Composer {
 
   get #draftKey() {
     return `draft:${this.#convId ?? ""}`;
+  }
+
+  get #attemptKey() {
+    return `attempt:${this.#convId}`;
   }
 }
 

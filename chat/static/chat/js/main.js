@@ -1,12 +1,15 @@
 /** Finds the page's parts and joins them. */
 import { Announcer } from "./announcer.js";
+import { Answers } from "./answers.js";
 import { Composer } from "./composer.js";
 import { Connection } from "./connection.js";
 import { Conversations } from "./conversations.js";
+import { listenForCopies } from "./copy.js";
+import { Cursor } from "./cursor.js";
 import { Profiles } from "./profiles.js";
 import { Queue } from "./queue.js";
 import { StickyScroll } from "./scroll.js";
-import { slot } from "./slot.js";
+import { StepMode } from "./step_mode.js";
 import { Stream } from "./stream.js";
 import { Timeline } from "./timeline.js";
 
@@ -30,25 +33,36 @@ else {
 function followConversation() {
   const { convId, cursor, running } = page.dataset;
   const announcer = new Announcer(find("announcer"));
-  const timeline = new Timeline(find("timeline"));
+  const timeline = new Timeline(find("timeline"), Cursor.parse(cursor));
   const queue = new Queue(find("queue"), { convId, onEmptied: () => composer.focus() });
   const composer = new Composer(find("composer"), {
     convId,
     onSent({ status }) {
+      profiles?.sent();
       scroll.follow();
       if (status === "queued") announcer.say("Your message waits for its turn.");
     },
   });
+  const answers = new Answers(find("timeline"), {
+    convId,
+    timeline,
+    again: (prompt, inferenceId) => composer.again(prompt, inferenceId),
+  });
+  listenForCopies(find("timeline"), (inferenceId) => answers.markdown(inferenceId));
+  const stepMode = new StepMode(find("steps"), { convId, onError: (error) => composer.say(error) });
   const scroll = new StickyScroll(find("jump"), { onJump: () => composer.focus() });
   const conversations = new Conversations(find("conversations"), {
     onTitle(title) {
-      slot(page, "title").textContent = title;
+      find("title").textContent = title;
       document.title = `${title} · Webchat`;
     },
   });
   composer.running = running === "true";
 
   const happenings = {
+    "chat.message"({ data }) {
+      composer.taken([data.idempotencyKey]);
+    },
     "inference.started"() {
       composer.running = true;
       announcer.say("The answer begins.");
@@ -67,20 +81,25 @@ function followConversation() {
     },
     "queue.updated"({ data }) {
       queue.show(data.items);
+      composer.taken(data.items.map((item) => item.idempotencyKey));
     },
     "session.updated"({ data }) {
-      profiles?.show(data.profile);
+      showSession(data);
     },
   };
 
   const stream = new Stream({
     convId,
     cursor,
-    onHello: (hello) => (composer.running = hello.running),
+    onHello(hello) {
+      composer.running = hello.running;
+      profiles?.show(hello.runtimeKey);
+    },
     onSnapshot(snapshot) {
-      timeline.replace(snapshot.entities);
+      timeline.replace(snapshot);
       composer.running = snapshot.running;
       queue.show(snapshot.queue);
+      if (snapshot.profile !== undefined) showSession(snapshot);
     },
     onFrame(event) {
       timeline.apply(event);
@@ -93,4 +112,9 @@ function followConversation() {
     retry: () => stream.open(),
   });
   stream.open();
+
+  function showSession({ profile, stepMode: enabled }) {
+    profiles?.show(profile);
+    stepMode.show(enabled);
+  }
 }

@@ -63,10 +63,12 @@ export class Markdown {
 
   /** Takes over what the server rendered: the source of unfinished text, or finished elements. */
   adopt() {
-    if (!("source" in this.#target.dataset)) return dress(this.#target);
-    this.replace(this.#target.textContent);
+    if ("source" in this.#target.dataset) return this.replace(this.#target.textContent);
+    this.#source = null;
+    dress(this.#target);
   }
 
+  /** The whole text so far; null where the server rendered it. */
   get source() {
     return this.#source;
   }

@@ -1,7 +1,7 @@
 import { ApiError, post } from "./api.js";
 import { clone, slot } from "./slot.js";
 
-/** The prompts that wait for their turn; each can be taken out again. */
+/** The prompts that wait for their turn; each can be run now or taken out. */
 export class Queue {
   #element;
   #convId;
@@ -12,29 +12,35 @@ export class Queue {
     this.#element = element;
     this.#convId = convId;
     this.#onEmptied = onEmptied;
-    element.addEventListener("click", ({ target }) => {
-      const button = target.closest("[data-remove]");
-      if (button) this.#remove(button);
+    element.addEventListener("click", (event) => {
+      const button = event.target.closest("button");
+      if (!button) return;
+      event.preventDefault();
+      this.#ask(button);
     });
   }
 
   show(items) {
-    const focused = this.#element.contains(document.activeElement);
+    const { name, value } = this.#element.contains(document.activeElement)
+      ? document.activeElement
+      : {};
     slot(this.#element, "rows").replaceChildren(...items.map(row));
     slot(this.#element, "error").textContent = "";
     this.#element.hidden = items.length === 0;
-    if (!focused) return;
-    const next = this.#element.querySelector("[data-remove]");
+    if (!name) return;
+    const same = `[name="${name}"][value="${CSS.escape(value)}"]`;
+    const next = this.#element.querySelector(same) ?? this.#element.querySelector("button");
     if (next) next.focus();
     else this.#onEmptied();
   }
 
-  async #remove(button) {
+  /** A button's name is the call, its value the prompt's key. */
+  async #ask(button) {
     if (button.getAttribute("aria-disabled")) return;
     button.setAttribute("aria-disabled", "true");
     try {
-      const key = button.dataset.remove;
-      await post("/api/chat/queue/remove", { conv_id: this.#convId, idempotency_key: key });
+      const prompt = { conv_id: this.#convId, idempotency_key: button.value };
+      await post(`/api/chat/queue/${button.name}`, prompt);
     } catch (error) {
       if (!(error instanceof ApiError)) throw error;
       button.removeAttribute("aria-disabled");
@@ -46,8 +52,13 @@ export class Queue {
 function row({ idempotencyKey, preview }) {
   const element = clone("queue-row");
   slot(element, "preview").textContent = preview;
-  const button = element.querySelector("[data-remove]");
-  button.dataset.remove = idempotencyKey;
-  button.setAttribute("aria-label", `Remove: ${preview}`);
+  for (const [name, words] of [
+    ["run", "Run now"],
+    ["remove", "Remove"],
+  ]) {
+    const button = slot(element, name);
+    button.value = idempotencyKey;
+    button.setAttribute("aria-label", `${words}: ${preview}`);
+  }
   return element;
 }

@@ -1,39 +1,51 @@
-/** This close to the lower edge counts as being there. */
+/** This close to the end, the button that leads there is not needed. */
 const NEAR = 64;
 
-/** Keeps the newest words in sight until the person scrolls up; a button leads back. */
+/**
+ * Keeps the newest words in sight until the person scrolls up; a button leads back.
+ *
+ * The body scrolls from its end (shell.css): there it stays by itself, and elsewhere the browser keeps
+ * what is looked at in its place.
+ */
 export class StickyScroll {
   #button;
-  #page = document.scrollingElement;
+  #page = document.body;
+  #content = document.querySelector(".shell");
   #following = true;
   #lastTop = 0;
+  #height = 0;
 
   constructor(button, { onJump }) {
     this.#button = button;
-    history.scrollRestoration = "manual";
-    addEventListener("scroll", () => this.#scrolled(), { passive: true });
+    this.#following = this.#atEnd;
+    this.#lastTop = this.#page.scrollTop;
+    this.#page.addEventListener("scroll", () => this.#scrolled(), { passive: true });
     button.addEventListener("click", () => {
       this.follow();
       onJump();
     });
-    new ResizeObserver(() => this.#grown()).observe(document.documentElement);
+    new ResizeObserver(() => this.#grown()).observe(this.#content);
   }
 
   /** Goes to the end and stays there. */
   follow() {
     this.#following = true;
-    this.#grown();
+    this.#page.scrollTop = 0;
+    this.#update();
   }
 
   #grown() {
-    if (this.#following) this.#page.scrollTop = this.#page.scrollHeight;
+    const height = this.#content.offsetHeight;
+    if (this.#following) this.#page.scrollTop = 0;
+    else if (!anchors()) this.#page.scrollTop -= height - this.#height;
+    this.#height = height;
     this.#update();
   }
 
   #scrolled() {
     const top = this.#page.scrollTop;
-    if (this.#atEnd) this.#following = true;
-    else if (top < this.#lastTop) this.#following = false;
+    if (top < this.#lastTop) this.#following = false;
+    else if (this.#atEnd) this.#following = true;
     this.#lastTop = top;
     this.#update();
   }
@@ -43,6 +55,11 @@ export class StickyScroll {
   }
 
   get #atEnd() {
-    return this.#page.scrollHeight - innerHeight - this.#page.scrollTop < NEAR;
+    return this.#page.scrollTop > -NEAR;
   }
+}
+
+/** Whether the browser itself keeps in place what is looked at. */
+function anchors() {
+  return CSS.supports("overflow-anchor", "auto");
 }

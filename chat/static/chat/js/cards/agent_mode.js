@@ -1,6 +1,6 @@
 import { slot } from "../slot.js";
 
-/** The agent went from one mode to another. */
+/** The agent went from one mode to another, and why. */
 export class AgentModeCard {
   static kind = "agent_mode";
   static frames = {
@@ -15,5 +15,8 @@ export class AgentModeCard {
     slot(this.element, "title").textContent = title;
     slot(this.element, "from").textContent = data.from;
     slot(this.element, "to").textContent = data.to;
+    const analysis = slot(this.element, "analysis");
+    analysis.textContent = data.analysis;
+    analysis.hidden = !data.analysis;
   }
 }

@@ -19,9 +19,12 @@ export class DebuggerPauseCard {
   constructor(element) {
     this.element = element;
     this.#choice = slot(element, "choice");
-    this.#choice.addEventListener("click", ({ target }) => {
-      const button = target.closest("[data-decision]");
-      if (button) this.#decide(button.dataset.decision);
+    element.addEventListener("input", ({ target }) => this.#edited(target));
+    this.#choice.addEventListener("click", (event) => {
+      const button = event.target.closest("[data-decision]");
+      if (!button) return;
+      event.preventDefault();
+      this.#decide(button.dataset.decision);
     });
   }
 
@@ -29,13 +32,17 @@ export class DebuggerPauseCard {
     if (!this.#choice.hidden) this.#countDown();
   }
 
-  show({ summary, deadlineMs, onTimeout, extra, open, decision, by }) {
-    this.element.dataset.deadlineMs = deadlineMs;
-    this.element.dataset.onTimeout = onTimeout;
+  show({ phase, summary, deadlineMs, onTimeout, extra, open, decision, by }) {
+    Object.assign(this.element.dataset, { phase, deadlineMs, onTimeout });
     slot(this.element, "summary").textContent = summary;
-    const calls = (extra.toolCalls ?? []).map(({ name, input }) => step(name, readable(input)));
+    const calls = (extra.toolCalls ?? []).map((call) => this.#call(call));
     const results = (extra.results ?? []).map(({ status, result }) => step(status, result));
     slot(this.element, "steps").replaceChildren(...calls, ...results);
+    const id = this.element.dataset.entityId;
+    slot(this.#choice, "message").name = `message:${id}`;
+    for (const button of this.#choice.querySelectorAll("[data-decision]")) {
+      button.value = `${button.dataset.decision}:${id}`;
+    }
     this.#choice.hidden = !open;
     if (open) this.#countDown();
     else if (decision) this.decided({ decision, by });
@@ -43,28 +50,53 @@ export class DebuggerPauseCard {
 
   decided({ decision, by }) {
     clearInterval(this.#timer);
+    const hadFocus = this.element.contains(document.activeElement);
     const outcome = slot(this.element, "outcome");
     for (const words of outcome.querySelectorAll("[data-when]")) {
       words.hidden = words.dataset.when !== decision;
     }
     slot(outcome, "by").textContent = by;
     outcome.hidden = false;
-    if (this.#choice.contains(document.activeElement)) outcome.focus();
+    for (const text of this.#arguments) {
+      const name = slot(text.parentElement, "name").textContent;
+      text.parentElement.replaceWith(step(name, text.defaultValue));
+    }
     this.#choice.hidden = true;
+    if (hadFocus) outcome.focus();
     this.#enable(true);
     slot(this.element, "countdown").textContent = "";
     slot(this.element, "error").textContent = "";
   }
 
+  get #arguments() {
+    return [...this.element.querySelectorAll('[data-slot="arguments"]')];
+  }
+
+  #call({ id, name, input }) {
+    const element = clone("pause-call");
+    slot(element, "name").textContent = name;
+    const text = slot(element, "arguments");
+    text.name = `edit:${this.element.dataset.entityId}:${id}`;
+    text.defaultValue = readable(input);
+    text.setAttribute("aria-label", `Arguments of ${name}`);
+    return element;
+  }
+
+  #edited(text) {
+    if (text.dataset.slot !== "arguments") return;
+    problem(text, "");
+    const changed = this.#arguments.some(isChanged);
+    slot(this.#choice, "plain").hidden = changed;
+    slot(this.#choice, "changed").hidden = !changed;
+  }
+
   async #decide(decision) {
     if (this.#deciding) return;
+    const body = this.#body(decision);
+    if (!body) return;
     this.#enable(false);
     try {
-      const { pause } = await post("/api/debug/continue", {
-        conv_id: this.element.closest("[data-conversation]").dataset.convId,
-        pause_id: this.element.dataset.entityId,
-        decision,
-      });
+      const { pause } = await post("/api/debug/continue", body);
       this.decided(pause);
     } catch (error) {
       if (!(error instanceof ApiError)) throw error;
@@ -72,6 +104,23 @@ export class DebuggerPauseCard {
       slot(this.element, "error").textContent = error.message;
       this.#enable(true);
     }
+  }
+
+  /** What is sent; null when arguments cannot be read, which is then said beside them. */
+  #body(decision) {
+    const body = {
+      conv_id: this.element.closest("[data-conversation]").dataset.convId,
+      pause_id: this.element.dataset.entityId,
+      decision,
+    };
+    slot(this.element, "error").textContent = "";
+    if (decision === "skip") body.message = slot(this.#choice, "message").value;
+    const changed = decision === "continue" ? this.#arguments.filter(isChanged) : [];
+    if (changed.length === 0) return body;
+    const edits = changed.map((text) => [text.name.split(":").slice(2).join(":"), read(text)]);
+    const unreadable = changed.find((text) => text.getAttribute("aria-invalid"));
+    unreadable?.focus();
+    return unreadable ? null : { ...body, decision: "edit", edits: Object.fromEntries(edits) };
   }
 
   /** Not `disabled`: that would take the focus away from somebody who works by keyboard. */
@@ -86,7 +135,7 @@ export class DebuggerPauseCard {
   #countDown() {
     clearInterval(this.#timer);
     this.#tick();
-    // A snapshot may have replaced this card since.
+    // A snapshot may have taken this card away since.
     this.#timer = setInterval(() => {
       if (this.element.isConnected) this.#tick();
       else clearInterval(this.#timer);
@@ -106,4 +155,26 @@ function step(name, text) {
   slot(element, "name").textContent = name;
   slot(element, "text").textContent = text;
   return element;
+}
+
+function isChanged(text) {
+  return text.value !== text.defaultValue;
+}
+
+/** The arguments in the field; what is wrong with them is said beside it. */
+function read(text) {
+  try {
+    const value = JSON.parse(text.value);
+    if (value && typeof value === "object" && !Array.isArray(value)) return value;
+    problem(text, 'These are not arguments: expected a JSON object, { "name": value }.');
+  } catch (error) {
+    problem(text, `This is not JSON yet: ${error.message}.`);
+  }
+  return null;
+}
+
+function problem(text, sentence) {
+  slot(text.parentElement, "problem").textContent = sentence;
+  if (sentence) text.setAttribute("aria-invalid", "true");
+  else text.removeAttribute("aria-invalid");
 }

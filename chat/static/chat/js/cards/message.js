@@ -11,9 +11,14 @@ export class MessageCard {
     this.#markdown = new Markdown(slot(element, "text"));
   }
 
+  /** The text's Markdown; null where the page has only what the server made of it. */
+  get source() {
+    return this.#markdown.source;
+  }
+
   adopt() {
     this.#markdown.adopt();
-    this.#length = codePoints(this.#markdown.source);
+    this.#length = codePoints(this.source ?? "");
   }
 
   show({ content, status, streaming }) {

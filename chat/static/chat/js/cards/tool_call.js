@@ -1,4 +1,4 @@
-import { readable } from "../readable.js";
+import { oneLine, readable } from "../readable.js";
 import { slot } from "../slot.js";
 
 /** A tool that the model asked for, and how that goes. It holds the card of its result. */
@@ -19,7 +19,10 @@ export class ToolCallCard {
   /** Changes what is given and leaves the rest. */
   show({ name, input, status, progress, note, done }) {
     if (name !== undefined) slot(this.element, "name").textContent = name;
-    if (input !== undefined) slot(this.element, "input").textContent = readable(input);
+    if (input !== undefined) {
+      slot(this.element, "preview").textContent = oneLine(input);
+      slot(this.element, "input").textContent = readable(input);
+    }
     if (status !== undefined) {
       this.element.dataset.status = status;
       slot(this.element, "status").textContent = status;
