@@ -29,9 +29,9 @@ async def close_sockets(conv_id: str, code: int) -> None:
     await _send(control_group(conv_id), {"type": "control.close", "code": code})
 
 
-def session_ended(session_key: str) -> None:
-    """Closes every socket of one of Django's sessions as signed out. See `_announce`."""
-    _announce({"type": "access.ended", "session": digest(session_key)})
+def session_ended(session_key: str, code: int) -> None:
+    """Closes every socket of one of Django's sessions with `code`. See `_announce`."""
+    _announce({"type": "access.ended", "session": digest(session_key), "code": code})
 
 
 def owner_changed(owner: str) -> None:

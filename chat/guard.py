@@ -127,10 +127,10 @@ class Guard:
 
     def _hear(self, message: Mapping[str, Any]) -> None:
         match message:
-            case {"type": "access.ended", "session": session}:
+            case {"type": "access.ended", "session": session, "code": code}:
                 for seat in self._seats:
                     if seat.session_digest == session:
-                        seat.connection.close(CLOSE_SIGNED_OUT)
+                        seat.connection.close(code)
             case {"type": "access.changed", "owner": owner}:
                 self._check_soon(seat for seat in self._seats if seat.owner_digest == owner)
             case {"type": "access.changed"}:

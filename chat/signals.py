@@ -22,7 +22,7 @@ from django.utils.timezone import now
 from .apps import installed
 from .control import close_sockets, owner_changed, permissions_changed, session_ended
 from .identity import VISITOR_KEY
-from .pool import CLOSE_RESYNC
+from .pool import CLOSE_RESYNC, CLOSE_SIGNED_OUT
 
 
 @receiver(user_logged_in)
@@ -47,7 +47,7 @@ def keep_visitors_conversations(
 def close_sockets_of_this_log_in(sender: object, request: HttpRequest, **kwargs: Any) -> None:
     """The session is flushed after this signal, so it is said to be over and not looked at."""
     if request.session.session_key is not None:
-        session_ended(request.session.session_key)
+        session_ended(request.session.session_key, CLOSE_SIGNED_OUT)
 
 
 def watch_models() -> None:
@@ -88,9 +88,11 @@ def _rights_deleted(using: str, **kwargs: Any) -> None:
 
 
 def _session_deleted(instance: Any, using: str, **kwargs: Any) -> None:
-    """Of accounts alone: a visitor's session also ends by signing in, and their sockets stay."""
+    """Django also gives a session another key, and deletes the old one: who was signed in may come
+    back as whoever they are now. A visitor whose session ends by signing in is not looked at here.
+    """
     if instance.expire_date > now() and SESSION_KEY in instance.get_decoded():
-        _at_commit(partial(session_ended, instance.session_key), using)
+        _at_commit(partial(session_ended, instance.session_key, CLOSE_RESYNC), using)
 
 
 def _at_commit(announce: Callable[[], None], using: str) -> None:

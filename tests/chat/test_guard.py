@@ -88,7 +88,7 @@ class Bench:
         self.guard.admit(seat)
         return seat
 
-    async def announce(self, **message: str) -> None:
+    async def announce(self, **message: str | int) -> None:
         await self.layer.group_send(ACCESS_GROUP, {**message})
 
 
@@ -122,7 +122,7 @@ async def test_every_change_is_found_within_a_minute_whatever_the_layer_does(lay
         b.conversations["c"] = Conversation(ANNA)
         b.sessions["s4"] = Identity(STAFF, frozenset({"view"}))
         for session in ("s1", "s2", "s3"):
-            await b.announce(type="access.ended", session=digest(session))
+            await b.announce(type="access.ended", session=digest(session), code=4501)
         found = [await until_closed(seat) for seat in (annas, berts, moved, staffs)]
 
         assert [code for code, _ in found] == [4501, 4501, 4010, 4503]
@@ -135,7 +135,7 @@ async def test_a_session_that_is_announced_to_be_over_is_closed_without_a_look()
         over = b.sit("s1", Identity(ANNA), "a", ANNA)
         elsewhere = b.sit("s2", Identity(ANNA), "a", ANNA)
         await asyncio.sleep(1)
-        await b.announce(type="access.ended", session=digest("s1"))
+        await b.announce(type="access.ended", session=digest("s1"), code=4501)
         code, seconds = await until_closed(over)
 
         assert (code, seconds) == (4501, 0)
@@ -202,7 +202,7 @@ async def test_a_membership_that_was_lost_is_taken_up_again():
         await asyncio.sleep(1)
         b.layer.groups.clear()
         await asyncio.sleep(2 * EVERY)
-        await b.announce(type="access.ended", session=digest("s1"))
+        await b.announce(type="access.ended", session=digest("s1"), code=4501)
 
         assert await until_closed(seat) == (4501, 0)
 
