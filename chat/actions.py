@@ -13,6 +13,7 @@ from sessions_app.inference.errors import BadEdits, NoActiveInference
 
 from .apps import hub
 from .decisions import decide_pause
+from .desk.audit import noted
 from .errors import BadRequest
 from .identity import name_of, permitted
 from .ports import Decision
@@ -36,24 +37,25 @@ async def act(request: HttpRequest, conv_id: str) -> bool:
 
 
 async def _stop(request: HttpRequest, conv_id: str, value: str) -> None:
-    await permitted(request, "cancel", conv_id)
     with suppress(NoActiveInference):  # it ended by itself: what the person wanted
-        await hub().sessions.cancel(conv_id)
+        async with noted(request, "cancel", conv_id, as_="cancel"):
+            await hub().sessions.cancel(conv_id)
 
 
 async def _remove(request: HttpRequest, conv_id: str, key: str) -> None:
-    await permitted(request, "cancel", conv_id)
-    await hub().sessions.remove_queued(conv_id, key)
+    async with noted(request, "cancel", conv_id, as_="remove-queued"):
+        await hub().sessions.remove_queued(conv_id, key)
 
 
 async def _run(request: HttpRequest, conv_id: str, key: str) -> None:
-    await permitted(request, "cancel", conv_id)
-    await hub().sessions.run_queued_now(conv_id, key)
+    async with noted(request, "cancel", conv_id, as_="run-queued"):
+        await hub().sessions.run_queued_now(conv_id, key)
 
 
 async def _step(request: HttpRequest, conv_id: str, value: str) -> None:
-    await permitted(request, "step", conv_id)
-    await hub().sessions.set_step_mode(conv_id, value == "on", by=await name_of(request))
+    enabled = value == "on"
+    async with noted(request, "step", conv_id, as_=f"step-{'on' if enabled else 'off'}"):
+        await hub().sessions.set_step_mode(conv_id, enabled, by=await name_of(request))
 
 
 async def _again(request: HttpRequest, conv_id: str, inference_id: str) -> None:

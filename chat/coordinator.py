@@ -174,10 +174,12 @@ class StreamCoordinator:
                 logger.exception("event %s could not be made a frame", type(event).__name__)
                 self._counts.drops["unwritable"] += 1
                 continue
+            name = type(event).__name__
             for frame, body in zip(frames, bodies, strict=True):
                 seq += 1
                 text = envelope(body, seq)
-                batch.append(Numbered(frame, Entry(seq, at_ms, text, utf8_size(text))))
+                entry = Entry(seq, at_ms, text, utf8_size(text), event=name)
+                batch.append(Numbered(frame, entry))
         return batch
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, TypeAlias
+from typing import Any, ClassVar, Literal, TypeAlias, get_args
 
 import msgspec
 
@@ -288,6 +288,8 @@ _CoreFrame: TypeAlias = (
     | SessionUpdated
 )
 StreamFrame: TypeAlias = _CoreFrame | App
+FRAME_TYPES = tuple(str(frame.__struct_config__.tag) for frame in get_args(_CoreFrame))
+"""The types of the core's stream frames; an app's own are `app.<kind>`."""
 
 _encoder = msgspec.json.Encoder()
 _core_decoder: msgspec.json.Decoder[_CoreFrame] = msgspec.json.Decoder(_CoreFrame)
@@ -312,6 +314,22 @@ def envelope(body: str, seq: int, stream_id: str | None = None) -> str:
     """The message a client gets: an encoded body with its position spliced in."""
     place = f'"seq":{seq},' if stream_id is None else f'"seq":{seq},"stream_id":"{stream_id}",'
     return f'{{"sem":true,"event":{{{place}{body[1:]}}}'
+
+
+class _Typed(msgspec.Struct):
+    type: str
+
+
+class _Told(msgspec.Struct):
+    event: _Typed
+
+
+_type_decoder = msgspec.json.Decoder(_Told)
+
+
+def type_of(text: str) -> str:
+    """The type of an encoded frame, without decoding the rest of it."""
+    return _type_decoder.decode(text).event.type
 
 
 def utf8_size(text: str) -> int:

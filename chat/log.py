@@ -28,13 +28,17 @@ def wall_ms() -> int:
 
 
 class Entry(NamedTuple):
-    """A numbered frame as it goes out. `size` is the length of `text` in UTF-8 bytes."""
+    """A numbered frame as it goes out. `size` is the length of `text` in UTF-8 bytes.
+
+    `event` names the type of the Event that it came of.
+    """
 
     seq: int
     at_ms: int
     text: str
     size: int
     stream_id: str | None = None
+    event: str = ""
 
 
 class Numbered(NamedTuple):
@@ -89,6 +93,9 @@ class FrameLog(Protocol):
 
     async def read(self, after: Cursor, *, limit: int) -> Sequence[Entry] | Gap:
         """At most `limit` frames after the cursor, contiguous; empty at the head."""
+
+    async def window(self, *, since_seq: int = 0) -> Sequence[Entry]:
+        """The frames that are kept of those after `since_seq`, oldest first."""
 
     async def snapshot(self, *, since_version: int = 0) -> Snapshot:
         """The fold at the head, reduced to what changed after `since_version`."""
@@ -151,6 +158,11 @@ class MemoryFrameLog:
         if behind == 1:
             return (self._entries[-1],)
         return tuple(islice(self._entries, start, start + limit))
+
+    async def window(self, *, since_seq: int = 0) -> Sequence[Entry]:
+        self._trim()
+        start = len(self._entries) - min(len(self._entries), max(0, self._seq - since_seq))
+        return tuple(islice(self._entries, start, None))
 
     async def snapshot(self, *, since_version: int = 0) -> Snapshot:
         session = self._timeline.session

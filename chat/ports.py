@@ -5,7 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal, Protocol, TypeAlias
 
-from sessions_app.values import ProfileInfo, PromptRequest, SessionInfo, Submitted
+from sessions_app.values import (
+    LiveSession,
+    ProfileInfo,
+    PromptRequest,
+    SessionDetail,
+    SessionInfo,
+    Submitted,
+    Transcript,
+)
 
 Decision: TypeAlias = Literal["continue", "edit", "skip", "abort"]
 
@@ -23,7 +31,23 @@ class Resolved(Protocol):
     def by(self) -> str: ...
 
 
-class Sessions(Protocol):
+class LiveSessions(Protocol):
+    """What the operator's desk asks. Reading makes nothing, loads nothing and touches nothing."""
+
+    async def live(self) -> tuple[LiveSession, ...]:
+        """Every live session. Each is whole; they may be moments apart."""
+
+    async def inspect(self, conv_id: str) -> SessionDetail | None:
+        """One session in full, live or unloaded, without a word of what was said in it."""
+
+    async def transcript(self, conv_id: str, *, turns: int) -> Transcript | None:
+        """What was said in it, with its last `turns`; declared secrets are masked."""
+
+    async def evict(self, conv_id: str) -> None:
+        """Unloads an idle session. Raises RunInProgress when busy, ConversationNotFound."""
+
+
+class Sessions(LiveSessions, Protocol):
     """Every method may raise `sessions_app.inference.errors.Refused`; then nothing happened."""
 
     def profiles(self) -> tuple[ProfileInfo, ...]:

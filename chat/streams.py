@@ -3,17 +3,34 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from contextlib import suppress
+
+import msgspec
 
 from .app_kinds import AppKinds
 from .coordinator import StreamCoordinator
 from .counts import StreamCounts, StreamStatistics
 from .follower import Pace, StreamFollower
-from .log import Epochs, FrameLog, MemoryFrameLog, NowMs, Window, wall_ms
+from .log import Entry, Epochs, FrameLog, MemoryFrameLog, NowMs, Window, wall_ms
 from .pool import CLOSE_ENDED, CLOSE_RESTARTING, Connection
 from .timeline import Snapshot
 
 LEAVE_SECONDS = 5.0
+
+
+class StreamInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """A conversation's stream at one moment: its log, and who follows it.
+
+    `frames` and `bytes` are those in the log's window. `cursor` stands at its head.
+    """
+
+    cursor: str = ""
+    epoch: int = 0
+    head_seq: int = 0
+    sockets: int = 0
+    frames: int = 0
+    bytes: int = 0
 
 
 class _Stream:
@@ -77,6 +94,26 @@ class Streams:
     def head_seq(self, conv_id: str) -> int:
         stream = self._streams.get(conv_id)
         return 0 if stream is None else stream.log.head.seq
+
+    def info(self, conv_id: str) -> StreamInfo:
+        """The conversation's stream as it is now; all zero where there is none."""
+        stream = self._streams.get(conv_id)
+        if stream is None:
+            return StreamInfo()
+        frames, size = stream.log.kept
+        return StreamInfo(
+            cursor=str(stream.log.head),
+            epoch=stream.log.epoch,
+            head_seq=stream.log.head.seq,
+            sockets=0 if stream.follower is None else len(stream.follower.pool),
+            frames=frames,
+            bytes=size,
+        )
+
+    async def window(self, conv_id: str, *, since_seq: int = 0) -> Sequence[Entry]:
+        """The frames that are kept of those after `since_seq`, oldest first."""
+        stream = self._streams.get(conv_id)
+        return () if stream is None else await stream.log.window(since_seq=since_seq)
 
     def connections(self) -> tuple[Connection, ...]:
         """Every socket of this process."""

@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from . import pages, scrape, views
+from . import debug, pages, scrape, views
 
 urlpatterns = [
     path("", pages.home, name="home"),
@@ -15,6 +15,10 @@ urlpatterns = [
     path("api/chat/queue/run", views.run_queued, name="run-queued"),
     path("api/debug/step-mode", views.step_mode, name="step-mode"),
     path("api/debug/continue", views.decide, name="decide"),
+    path("api/debug/conversations", debug.conversations, name="debug-conversations"),
+    path("api/debug/conversations/<str:conv_id>", debug.conversation, name="debug-conversation"),
+    path("api/debug/events/<str:conv_id>", debug.events, name="debug-events"),
+    path("api/debug/turns", debug.turns, name="debug-turns"),
     path("api/chat/profiles", views.profiles, name="profiles"),
     path("api/chat/profile", views.profile, name="profile"),
     path("api/timeline", views.timeline, name="timeline"),

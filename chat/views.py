@@ -17,6 +17,7 @@ from sessions_app.values import Policy, Queued, Submitted
 
 from .apps import hub
 from .decisions import decide_pause
+from .desk.audit import noted
 from .errors import BadRequest, PromptTooLong, UnsupportedMediaType
 from .identity import identity_of, name_of, permitted
 from .ports import Decision, Resolved
@@ -109,10 +110,10 @@ def _submitted(answer: Submitted) -> HttpResponse:
 async def cancel(request: HttpRequest) -> HttpResponse:
     """POST /api/chat/cancel: ends the active inference."""
     body = _json(request, _CancelRequest)
-    await permitted(request, "cancel", body.conv_id)
-    inference_id = await hub().sessions.cancel(
-        body.conv_id, inference_id=body.inference_id, queue=body.queue
-    )
+    async with noted(request, "cancel", body.conv_id, as_="cancel"):
+        inference_id = await hub().sessions.cancel(
+            body.conv_id, inference_id=body.inference_id, queue=body.queue
+        )
     return _answer({"cancelled": True, "inference_id": inference_id})
 
 
@@ -120,8 +121,8 @@ async def cancel(request: HttpRequest) -> HttpResponse:
 async def remove_queued(request: HttpRequest) -> HttpResponse:
     """POST /api/chat/queue/remove: takes a waiting prompt out of the queue."""
     body = _json(request, _QueuedRequest)
-    await permitted(request, "cancel", body.conv_id)
-    await hub().sessions.remove_queued(body.conv_id, body.idempotency_key)
+    async with noted(request, "cancel", body.conv_id, as_="remove-queued"):
+        await hub().sessions.remove_queued(body.conv_id, body.idempotency_key)
     return _answer({"removed": True})
 
 
@@ -129,8 +130,8 @@ async def remove_queued(request: HttpRequest) -> HttpResponse:
 async def run_queued(request: HttpRequest) -> HttpResponse:
     """POST /api/chat/queue/run: ends the active inference for a prompt that waits."""
     body = _json(request, _QueuedRequest)
-    await permitted(request, "cancel", body.conv_id)
-    cancelled = await hub().sessions.run_queued_now(body.conv_id, body.idempotency_key)
+    async with noted(request, "cancel", body.conv_id, as_="run-queued"):
+        cancelled = await hub().sessions.run_queued_now(body.conv_id, body.idempotency_key)
     return _answer({"queue_position": 1, "inference_id": cancelled})
 
 
@@ -138,9 +139,9 @@ async def run_queued(request: HttpRequest) -> HttpResponse:
 async def step_mode(request: HttpRequest) -> HttpResponse:
     """POST /api/debug/step-mode: the owner, or staff, has the agent stop at each step."""
     body = _json(request, _StepModeRequest)
-    await permitted(request, "step", body.conv_id)
     by = await name_of(request)
-    await hub().sessions.set_step_mode(body.conv_id, body.enabled, by=by)
+    async with noted(request, "step", body.conv_id, as_=f"step-{'on' if body.enabled else 'off'}"):
+        await hub().sessions.set_step_mode(body.conv_id, body.enabled, by=by)
     return _answer({"conv_id": body.conv_id, "enabled": body.enabled})
 
 

@@ -32,7 +32,7 @@ from .store import (
     TurnStore,
     unpersisted,
 )
-from .transcript import masked, readable
+from .transcript import last, masked, readable
 from .values import (
     LiveSession,
     ProfileInfo,
@@ -304,7 +304,7 @@ class SessionManager:
             said = Transcript(
                 title=stored.title,
                 system_prompt=self._profiles.get_or_default(stored.profile).system_prompt,
-                turns=stored.turns[-turns:],
+                turns=last(stored.turns, turns),
                 prompts={},
                 pauses={},
             )

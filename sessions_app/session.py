@@ -19,6 +19,7 @@ from .profiles import Profile
 from .queue import Prompt, PromptQueue
 from .stages import StageRecorder, failures
 from .store import PERSIST_SECONDS, StoredConversation, TurnPersister, unpersisted
+from .transcript import last
 from .values import (
     Idle,
     LiveSession,
@@ -254,7 +255,7 @@ class Session:
         return Transcript(
             title=self._title,
             system_prompt=self.runtime.system_prompt,
-            turns=self.turns[-turns:],
+            turns=last(self.turns, turns),
             prompts={prompt.key: prompt.text for prompt in self._queue},
             pauses={pause.pause_id: pause.request.extra for pause in self.steps.open},
         )

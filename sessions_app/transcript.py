@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 import msgspec
 
 from .inference.tools import ToolRegistry
 from .inference.turns import Block, Other, Reasoning, ToolCall, Turn
+
+
+def last(turns: Sequence[Turn], count: int) -> tuple[Turn, ...]:
+    """The last `count` turns, which may be none."""
+    return tuple(turns[max(0, len(turns) - count) :])
 
 
 def readable(turns: Iterable[Turn], tools: ToolRegistry) -> tuple[Turn, ...]:

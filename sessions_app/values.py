@@ -83,20 +83,28 @@ class Started:
 Submitted: TypeAlias = Started | Queued
 
 
-class Idle(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="idle"):
-    """Nothing runs."""
+class _State(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind"):
+    """What a session does, and since when."""
 
     since_ms: int
 
+    @property
+    def kind(self) -> str:
+        """What tells the states apart as JSON."""
+        return str(self.__struct_config__.tag)
 
-class Running(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="running"):
+
+class Idle(_State, frozen=True, kw_only=True, tag="idle"):
+    """Nothing runs."""
+
+
+class Running(_State, frozen=True, kw_only=True, tag="running"):
     """The model is at work. `silent_since_ms`: when the inference last said anything.
 
     `model_call` counts from 1 and is 0 before the first; `answering` once its first token came.
     """
 
     inference_id: str
-    since_ms: int
     model_call: int
     answering: bool
     silent_since_ms: int
@@ -110,11 +118,10 @@ class ToolInfo(msgspec.Struct, frozen=True, kw_only=True):
     since_ms: int
 
 
-class WaitingForTools(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="tool"):
+class WaitingForTools(_State, frozen=True, kw_only=True, tag="tool"):
     """Tools run; the model waits for their results."""
 
     inference_id: str
-    since_ms: int
     tools: tuple[ToolInfo, ...]
 
 
@@ -131,36 +138,31 @@ class PauseInfo(msgspec.Struct, frozen=True, kw_only=True):
     permissions: tuple[str, ...]
 
 
-class Paused(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="paused"):
+class Paused(_State, frozen=True, kw_only=True, tag="paused"):
     """A person is asked, until the deadline."""
 
     inference_id: str
-    since_ms: int
     until_ms: int
 
 
-class Stopping(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="stopping"):
+class Stopping(_State, frozen=True, kw_only=True, tag="stopping"):
     """The inference was asked to end, and has not."""
 
     inference_id: str
-    since_ms: int
 
 
-class Ending(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="ending"):
+class Ending(_State, frozen=True, kw_only=True, tag="ending"):
     """The inference has said its end, which is being logged or persisted."""
 
     inference_id: str
-    since_ms: int
 
 
-class Unloaded(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="unloaded"):
+class Unloaded(_State, frozen=True, kw_only=True, tag="unloaded"):
     """Only its turns are kept; the next prompt makes it live again."""
-
-    since_ms: int
 
 
 SessionState: TypeAlias = Idle | Running | WaitingForTools | Paused | Stopping | Ending | Unloaded
-"""What a session does now. Closed; as JSON told apart by `kind`. `since_ms`: since when."""
+"""What a session does now. Closed; as JSON told apart by `kind`."""
 
 
 class LiveSession(msgspec.Struct, frozen=True, kw_only=True):

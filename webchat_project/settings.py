@@ -34,7 +34,7 @@ INSTALLED_APPS = [
 
 MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
-    "csp.middleware.CSPMiddleware",
+    "webchat_project.policy.PolicyMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "chat.middleware.ProtocolErrorsMiddleware",
     "webchat_project.static.StaticFilesMiddleware",
@@ -179,6 +179,8 @@ LOGGING = {
         "google_genai": {"level": "WARNING"},
         "fastmcp": {"level": "WARNING"},
         "mcp": {"level": "WARNING"},
+        # What operators do is noted whatever LOG_LEVEL is.
+        "webchat.audit": {"level": "INFO"},
     },
     "formatters": {"line": {"format": "%(asctime)s %(levelname)s %(name)s %(message)s"}},
     "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},

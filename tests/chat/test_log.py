@@ -57,6 +57,12 @@ def test_every_place_in_the_window_gives_exactly_what_came_after_it():
         assert read(log, seq) == list(range(seq + 1, 11))
 
 
+def test_the_window_is_what_is_kept_of_what_came_after():
+    log = log_with(*[1] * 10, window=Window(frames=4))
+    for since, expected in ((0, [7, 8, 9, 10]), (8, [9, 10]), (10, []), (99, [])):
+        assert [entry.seq for entry in at_once(log.window(since_seq=since))] == expected
+
+
 def test_a_page_ends_at_its_limit_and_the_next_one_goes_on_from_there():
     log = log_with(*[1] * 10)
     assert read(log, 0, limit=4) == [1, 2, 3, 4]

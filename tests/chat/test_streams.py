@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from chat.frames import Cursor
-from chat.streams import Streams
+from chat.streams import StreamInfo, Streams
 from tests.chat.wire import ORIGIN, Tab, inference
 
 pytestmark = pytest.mark.virtual
@@ -39,6 +39,31 @@ async def test_what_one_conversation_says_is_not_heard_in_another():
     assert (a.position, b.position) == (6, 0)
     await a.drop()
     await b.drop()
+    await streams.aclose()
+
+
+async def test_a_stream_says_how_it_is_and_asking_makes_none():
+    streams = Streams()
+    assert streams.info("a") == StreamInfo()
+    assert await streams.window("a") == ()
+    tab = Tab(streams, "a")
+    tab.join()
+    for event in inference(1, "Hello"):
+        streams.sink("a").publish(event, ORIGIN)
+    await streams.sink("a").flush()
+    log = streams.log("a")
+    assert streams.info("a") == StreamInfo(
+        cursor=str(log.head),
+        epoch=log.epoch,
+        head_seq=6,
+        sockets=1,
+        frames=6,
+        bytes=streams.size("a"),
+    )
+    events = [entry.event for entry in await streams.window("a", since_seq=1)]
+    assert events[0] == "InferenceStarted"
+    assert events[-1] == "InferenceFinished"
+    await tab.drop()
     await streams.aclose()
 
 
