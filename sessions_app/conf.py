@@ -29,6 +29,7 @@ DEFAULT_TOOLS = (
     "sessions_app.inference.shipped_tools.current_time",
     "sessions_app.django_tools.my_account",
     "sessions_app.inference.demo_tools.demo_send_note",
+    "sessions_app.inference.demo_tools.demo_task",
 )
 """Dotted names of what WEBCHAT['TOOLS'] registers when it is not given."""
 

@@ -104,7 +104,7 @@ WEBCHAT = {
                 "You are a careful agent. Think before you act, say what you are about to do, "
                 "and answer in Markdown."
             ),
-            "tools": ["calc", "current_time", "my_account", "demo_send_note"],
+            "tools": ["calc", "current_time", "my_account", "demo_send_note", "demo_task"],
             "middlewares": [
                 {
                     "name": "agent-mode",

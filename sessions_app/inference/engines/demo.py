@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
 
 from ..errors import InferenceFailed
-from ..events import ModelCallFinished, TextDelta, ThinkingDelta, Usage, publish
+from ..events import (
+    ModelCallFinished,
+    TextDelta,
+    ThinkingDelta,
+    ThinkingSummary,
+    Usage,
+    publish,
+)
 from ..tools import offered
 from ..turns import Block, LlmText, Reasoning, System, ToolCall, ToolUse, Turn, User
 from .demo_acts import Asked
-from .demo_scripts import choose, pieces_of
+from .demo_scripts import Script, choose, pieces_of
 
 PACE = 0.02
 """Seconds between two pieces of an answer."""
@@ -32,30 +40,36 @@ class DemoEngine:
         script = choose(turn, offered())
         if script.silent:
             await asyncio.Event().wait()
+        said: list[Block] = []
+        part: Script | None = script
+        while part is not None:
+            await self._perform(part)
+            said.append(Reasoning(text=part.thinking, provider=self.model))
+            said.append(LlmText(text="".join(part.pieces)))
+            part = part.then
+        if script.failure is not None:
+            raise InferenceFailed(script.failure)
+        publish(
+            ModelCallFinished(
+                stop_reason="tool_calls" if script.calls else "stop",
+                usage=Usage(input_tokens=_words_in(turn.blocks), output_tokens=_words_in(said)),
+            )
+        )
+        return turn.with_blocks(*said, *_calls(turn, script.calls))
+
+    async def _perform(self, script: Script) -> None:
         for piece in pieces_of(script.thinking):
             publish(ThinkingDelta(piece))
+            await asyncio.sleep(self._pace)
+        for event in script.events:
+            publish(event)
             await asyncio.sleep(self._pace)
         pause = self._pace if script.pause is None else script.pause
         for piece in script.pieces:
             publish(TextDelta(piece))
             await asyncio.sleep(pause)
-        if script.failure is not None:
-            raise InferenceFailed(script.failure)
-        text = "".join(script.pieces)
-        publish(
-            ModelCallFinished(
-                stop_reason="tool_calls" if script.calls else "stop",
-                usage=Usage(
-                    input_tokens=_words_in(turn),
-                    output_tokens=len(f"{script.thinking} {text}".split()),
-                ),
-            )
-        )
-        return turn.with_blocks(
-            Reasoning(text=script.thinking, provider=self.model),
-            LlmText(text=text),
-            *_calls(turn, script.calls),
-        )
+        if script.summary:
+            publish(ThinkingSummary(script.summary))
 
 
 def _calls(turn: Turn, asked: tuple[Asked, ...]) -> list[Block]:
@@ -71,9 +85,9 @@ def _calls(turn: Turn, asked: tuple[Asked, ...]) -> list[Block]:
     ]
 
 
-def _words_in(turn: Turn) -> int:
+def _words_in(blocks: Iterable[Block]) -> int:
     return sum(
         len(block.text.split())
-        for block in turn.blocks
-        if isinstance(block, System | User | LlmText | ToolUse)
+        for block in blocks
+        if isinstance(block, System | User | LlmText | Reasoning | ToolUse)
     )

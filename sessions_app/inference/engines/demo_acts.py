@@ -64,6 +64,10 @@ def _calc(expression: str) -> Asked:
     return Asked("calc", {"expression": expression})
 
 
+def _task(kind: str) -> Asked:
+    return Asked("demo_task", {"kind": kind})
+
+
 def _time(zone: str | None = None) -> Asked:
     return Asked("current_time", {"timezone": zone} if zone else {})
 
@@ -98,6 +102,32 @@ ACTS = (
         prompt=_prompt("approve", "approval"),
         calls=lambda said: (Asked("demo_send_note", {"text": "A note from the demo agent."}),),
         before="I would like to leave a note. A person has to agree to that first.",
+    ),
+    Act(
+        prompt=_prompt("progress"),
+        calls=lambda said: (_task("progress"),),
+        before="This takes a few seconds, and the tool says how far it is.",
+        after="It said `{0}`",
+    ),
+    Act(
+        prompt=_prompt("huge result", "huge"),
+        calls=lambda said: (_task("huge"),),
+        before="I ask for more text than a result may have.",
+    ),
+    Act(
+        prompt=_prompt("broken tool"),
+        calls=lambda said: (_task("broken"),),
+        before="I use a tool with a bug in it.",
+    ),
+    Act(
+        prompt=_prompt("slow tool"),
+        calls=lambda said: (_task("slow"),),
+        before="I use a tool that never ends. Stop me, or wait until its time is up.",
+    ),
+    Act(
+        prompt=_prompt("forbidden"),
+        calls=lambda said: (_task("forbidden"),),
+        before="I use a tool that nobody may use.",
     ),
     Act(
         prompt=_prompt("bad arguments?"),

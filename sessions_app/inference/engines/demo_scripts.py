@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from ..events import AppEvent, Log
 from ..tools import Offer
 from ..turns import LlmText, Turn, User
 from .demo_acts import Asked, play
@@ -26,12 +27,16 @@ WORDS_PER_LINE = 12
 class Script:
     """One performance: think, then say the pieces, then perhaps call tools, or fail.
 
-    `pause` is in seconds after each of the pieces; None leaves it to the engine. A silent script
-    says nothing and has no end of its own.
+    `pause` is in seconds after each of the pieces; None leaves it to the engine. `events` come
+    between thinking and words. `then` goes on in the same model call, with thinking of its own. A
+    silent script says nothing and has no end of its own.
     """
 
     pieces: tuple[str, ...] = ()
     thinking: str = ""
+    summary: str = ""
+    events: tuple[Log | AppEvent, ...] = ()
+    then: Script | None = None
     calls: tuple[Asked, ...] = ()
     pause: float | None = None
     failure: str | None = None
@@ -71,10 +76,24 @@ Where my profile has tools, I use them:
 | `who am I` | look up your account |
 | `tools` | make three calls at once |
 | `approve` | make a call that a person has to agree to |
+| `progress` | use a tool that says how far it is |
+| `slow tool` | use one that is too slow; stop me in it, if you like |
+| `broken tool` | use one with a bug in it |
+| `forbidden` | use one that nobody may use |
+| `huge result` | get more text than a result may have |
 | `bad arguments` | make two calls that are wrong |
 | `unknown tool` | call a tool that does not exist |
 | `loop` | call a tool for ever, until I meet the limit |
 | `mode` | switch to another mode, where my profile has several |
+
+What else a page can show:
+
+| Say | and I |
+|---|---|
+| `summary` | sum my thinking up |
+| `think twice` | think, speak, think and speak again |
+| `log` | leave lines in the log |
+| `app event` | send an event of an app's own kind, and change it |
 
 Some prompts are there to be rough with the page:
 
@@ -288,7 +307,7 @@ def choose(turn: Turn, offer: Offer) -> Script:
     asked = re.sub(r"[^a-z0-9]+", " ", prompt.lower()).strip()
     for pattern, perform in COMMANDS:
         if command := pattern.fullmatch(asked):
-            return perform(command.groupdict().get("number"))
+            return perform(command.groupdict().get("number"), len(prompts))
     if step := play(turn, " ".join(prompts[-1].split()) if prompts else "", offer):
         return Script(thinking=step.thinking, pieces=pieces_of(step.text), calls=step.calls)
     if asked in GREETINGS:
@@ -315,7 +334,7 @@ def _told(title: str, text: str) -> Script:
     )
 
 
-def _slow(number: str | None) -> Script:
+def _slow(number: str | None, prompts: int) -> Script:
     seconds = min(max(int(number or 15), 1), LONGEST_WAIT)
     counted = [f"{second} " for second in range(1, seconds + 1)]
     counted[0] = f"Counting: {counted[0]}"
@@ -327,7 +346,7 @@ def _slow(number: str | None) -> Script:
     )
 
 
-def _long(number: str | None) -> Script:
+def _long(number: str | None, prompts: int) -> Script:
     words = min(max(int(number or 2000), 1), LONGEST_ANSWER)
     lines = (
         " ".join(f"word{word}" for word in range(first, min(first + WORDS_PER_LINE, words + 1)))
@@ -340,7 +359,7 @@ def _long(number: str | None) -> Script:
     )
 
 
-def _fail(number: str | None) -> Script:
+def _fail(number: str | None, prompts: int) -> Script:
     return Script(
         thinking="I am told to fail. A few words first.",
         pieces=pieces_of("I begin as always, and these words stay in the conversation, but then "),
@@ -348,22 +367,71 @@ def _fail(number: str | None) -> Script:
     )
 
 
-def _fail_at_once(number: str | None) -> Script:
+def _fail_at_once(number: str | None, prompts: int) -> Script:
     return Script(failure="The demo agent failed before its first word, as it was told to.")
 
 
-def _silent(number: str | None) -> Script:
+def _silent(number: str | None, prompts: int) -> Script:
     return Script(silent=True)
 
 
-COMMANDS: tuple[tuple[re.Pattern[str], Callable[[str | None], Script]], ...] = (
+def _summary(number: str | None, prompts: int) -> Script:
+    return Script(
+        thinking="I am to sum my thinking up. First I think about how, at some length, and then "
+        "about what of it is worth a line.",
+        summary="Thought about how to sum up.",
+        pieces=pieces_of("My thinking has a summary. It came when the thinking was over."),
+    )
+
+
+def _think_twice(number: str | None, prompts: int) -> Script:
+    return Script(
+        thinking="First I think about the beginning.",
+        pieces=pieces_of("This is the beginning. "),
+        then=Script(
+            thinking="Then I think about the end.",
+            pieces=pieces_of("And this is the end: four cards of one model call."),
+        ),
+    )
+
+
+def _log(number: str | None, prompts: int) -> Script:
+    return Script(
+        thinking="I leave three lines.",
+        events=(
+            Log(message="All is well.", fields={"lines": 3}),
+            Log(level="warning", message="This is what a warning looks like."),
+            Log(level="error", message="And this an error. Nothing is wrong."),
+        ),
+        pieces=pieces_of("There are three lines in the log: an info, a warning and an error."),
+    )
+
+
+def _app_event(number: str | None, prompts: int) -> Script:
+    def told(**props: object) -> AppEvent:
+        return AppEvent(kind="demo", id=f"demo:{prompts}", props=props)
+
+    return Script(
+        thinking="I send an event of the kind demo, and change it.",
+        events=(told(mood="curious", looks=1), told(mood="content", looks=2, changed=True)),
+        pieces=pieces_of("No app has a card for the kind `demo`, so the page shows what is in it."),
+    )
+
+
+COMMANDS: tuple[tuple[re.Pattern[str], Callable[[str | None, int], Script]], ...] = (
     (re.compile(r"slow(?: (?P<number>\d{1,6}))?"), _slow),
     (re.compile(r"long(?: (?P<number>\d{1,6}))?"), _long),
     (re.compile(r"fail"), _fail),
     (re.compile(r"fail at once"), _fail_at_once),
     (re.compile(r"silent|hang"), _silent),
+    (re.compile(r"summary"), _summary),
+    (re.compile(r"think twice"), _think_twice),
+    (re.compile(r"log"), _log),
+    (re.compile(r"app event"), _app_event),
 )
-"""They match the prompt in lower case, with one space for all that is no letter or digit."""
+"""They match the prompt in lower case, with one space for all that is no letter or digit, and are
+given the number in it and how many prompts there were.
+"""
 
 
 def _history(turn: Turn, prompts: list[str]) -> str:

@@ -9,7 +9,14 @@ import pytest
 from sessions_app.inference.engines.demo import DemoEngine
 from sessions_app.inference.engines.demo_scripts import LONGEST_ANSWER, TOPICS
 from sessions_app.inference.errors import InferenceFailed
-from sessions_app.inference.events import ModelCallFinished, TextDelta, ThinkingDelta
+from sessions_app.inference.events import (
+    AppEvent,
+    Log,
+    ModelCallFinished,
+    TextDelta,
+    ThinkingDelta,
+    ThinkingSummary,
+)
 from sessions_app.inference.turns import LlmText, Reasoning, Turn, User
 from tests.standins.recording import Recorder, ask, infer
 
@@ -194,3 +201,32 @@ async def test_a_cancelled_answer_says_nothing_more(heard: Recorder) -> None:
     assert heard.events == said
     assert " 7 " in heard.text
     assert " 20 " not in heard.text
+
+
+async def test_a_summary_comes_when_the_thinking_is_over(
+    engine: DemoEngine, heard: Recorder
+) -> None:
+    await ask(engine, "summary", heard)
+    kinds = [type(event) for event in heard.events]
+    assert kinds.index(ThinkingSummary) > kinds.index(TextDelta)
+
+
+async def test_it_can_think_twice_in_one_call(engine: DemoEngine, heard: Recorder) -> None:
+    turn = await ask(engine, "think twice", heard)
+    kinds = [type(block) for block in turn.blocks[1:]]
+    assert kinds == [Reasoning, LlmText, Reasoning, LlmText]
+
+
+async def test_every_level_is_in_the_log(engine: DemoEngine, heard: Recorder) -> None:
+    await ask(engine, "log", heard)
+    levels = [event.level for event in heard.events if isinstance(event, Log)]
+    assert levels == ["info", "warning", "error"]
+
+
+async def test_an_apps_event_is_changed_and_has_an_id_of_its_own_for_each_prompt(
+    engine: DemoEngine, heard: Recorder
+) -> None:
+    turn = await ask(engine, "app event", heard)
+    await infer(engine, turn.with_blocks(User(text="app event")), heard)
+    ids = [event.id for event in heard.events if isinstance(event, AppEvent)]
+    assert ids == ["demo:1", "demo:1", "demo:2", "demo:2"]

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from sessions_app.inference.demo_tools import demo_send_note
+from sessions_app.inference.demo_tools import demo_send_note, demo_task
 from sessions_app.inference.engines.demo import DemoEngine
 from sessions_app.inference.engines.demo_acts import NO_MODES, NO_TOOLS
 from sessions_app.inference.engines.demo_scripts import HELP
@@ -18,6 +18,7 @@ from sessions_app.inference.events import (
     PauseOpened,
     ToolCallFinished,
     ToolCallRequested,
+    ToolProgress,
 )
 from sessions_app.inference.executor import DefaultToolExecutor
 from sessions_app.inference.middleware import AgentModes, agent_mode
@@ -30,7 +31,7 @@ from sessions_app.inference.turns import LlmText, ToolCall, Turn, TurnMetadata, 
 from sessions_app.testing import RecordingSink
 from tests.standins.recording import Recorder, ask
 
-TOOLS = (calc, current_time, demo_send_note)
+TOOLS = (calc, current_time, demo_send_note, demo_task)
 MODES = AgentModes({"plan": "Make plans.", "do": "Do things.", "check": "Check."}, "plan")
 
 
@@ -147,6 +148,37 @@ async def test_bad_arguments_are_refused_and_the_refusals_told() -> None:
 
 
 @pytest.mark.virtual
+@pytest.mark.parametrize(
+    ("prompt", "status", "told"),
+    [
+        ("progress", "success", "`All steps are done.`"),
+        ("slow tool", "timeout", "was too slow: `demo_task did not answer within 5 seconds`"),
+        ("broken tool", "error", "failed: `demo_task failed unexpectedly"),
+        ("forbidden", "denied", "was denied: `Nobody may do this"),
+        ("huge result", "success", "gave `line 1 of 4000"),
+    ],
+)
+async def test_what_can_become_of_a_call_is_shown_and_told(
+    prompt: str, status: str, told: str
+) -> None:
+    talk = Talk(*TOOLS)
+    assert told in await talk.say(prompt)
+    assert talk.ends == [("demo_task", status)]
+
+
+@pytest.mark.virtual
+async def test_progress_goes_to_its_end_and_a_huge_result_is_cut() -> None:
+    talk = Talk(*TOOLS)
+    await talk.say("progress")
+    steps = [event.progress for event in talk.sink.events if isinstance(event, ToolProgress)]
+    assert steps == [n / 10 for n in range(1, 11)]
+
+    await talk.say("huge result")
+    [ended] = [event for event in talk.sink.events if isinstance(event, ToolCallFinished)]
+    assert "[cut:" in ended.result
+
+
+@pytest.mark.virtual
 async def test_approve_waits_for_a_person_and_tells_that_nobody_came() -> None:
     talk = Talk(*TOOLS, approval_timeout=60)
     answer = await talk.say("approve")
@@ -186,6 +218,11 @@ WITH_TOOLS = (
     "unknown tool",
     "bad arguments",
     "approve",
+    "progress",
+    "slow tool",
+    "broken tool",
+    "forbidden",
+    "huge result",
 )
 
 
@@ -249,6 +286,7 @@ async def test_without_modes_it_says_so() -> None:
 # Help
 
 
+@pytest.mark.virtual
 async def test_help_names_every_prompt_that_does_something_with_tools() -> None:
     talk = Talk(*TOOLS, approval_timeout=0)
     for prompt in (*WITH_TOOLS, "mode"):
