@@ -13,8 +13,9 @@ import random
 import time
 import traceback
 from collections.abc import Awaitable, Callable, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
-from typing import Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias
 from uuid import uuid4
 
 import msgspec
@@ -27,7 +28,7 @@ from .errors import InferenceFailed, ToolDenied, ToolError
 from .events import ToolCallFinished, ToolCallStarted, ToolProgress, publish
 from .threads import DaemonThreads
 from .tool_text import as_text, bounded, without_secrets
-from .tools import Arguments, Tool, ToolContext, ToolRegistry
+from .tools import MASK, Arguments, Tool, ToolContext, ToolRegistry
 from .turns import ToolCall, ToolStatus
 
 logger = logging.getLogger(__name__)
@@ -49,11 +50,34 @@ class ToolResult:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PreparedCall:
-    """A call that may run: known, authorised, its arguments final and valid."""
+    """A call that may run: known, authorised, its arguments final and valid.
+
+    `hidden` names the arguments that are not as the model gave them: what an app puts in (who asks,
+    say) is shown like a secret. `agreed` is the digest of the call that a person agreed to.
+    """
 
     call: ToolCall
     tool: Tool
     arguments: Arguments
+    hidden: frozenset[str] = frozenset()
+    agreed: str | None = None
+
+    @property
+    def shown(self) -> dict[str, Any]:
+        """The arguments as people may see them."""
+        masked = self.tool.masked(self.arguments)
+        return {name: MASK if name in self.hidden else value for name, value in masked.items()}
+
+    def without_secrets(self, text: str) -> str:
+        """`text` with what people may not see masked."""
+        return without_secrets(text, self.tool, self.arguments, hidden=self.hidden)
+
+    def with_arguments(self, arguments: Arguments) -> PreparedCall:
+        """The call with other arguments than the model gave."""
+        given = self.call.arguments
+        asked: Arguments = given if isinstance(given, dict) else {}
+        changed = (n for n, value in arguments.items() if n not in asked or asked[n] != value)
+        return dataclasses.replace(self, arguments=arguments, hidden=frozenset(changed))
 
     @property
     def digest(self) -> str:
@@ -110,8 +134,9 @@ class ToolExecutor(Protocol):
     async def execute(self, calls: Sequence[PreparedCall], run: ToolRun) -> Sequence[ToolResult]:
         """Runs the calls; results in call order. Publishes the start and end of each.
 
-        Raises ToolAborted when a tool whose policy is `abort` failed. Cancelling it cancels the
-        calls, each of which is still closed.
+        Right before it runs, a call whose digest is not the one `agreed` to is denied. Raises
+        ToolAborted when a tool whose policy is `abort` failed. Cancelling it cancels the calls,
+        each of which is still closed.
         """
 
 
@@ -126,7 +151,10 @@ class ToolAborted(InferenceFailed):
 
 
 PreExecute: TypeAlias = Callable[[PreparedCall, ToolContext], Awaitable[Arguments | None]]
-"""May return other arguments, or raise ToolDenied; None leaves them."""
+"""May return other arguments, or raise ToolDenied; None leaves them.
+
+Arguments that are not the model's are shown to nobody, and validated like its own.
+"""
 
 PostExecute: TypeAlias = Callable[[PreparedCall, ToolResult, ToolContext], Awaitable[ToolResult]]
 
@@ -176,11 +204,14 @@ class DefaultToolExecutor:
         prepared = PreparedCall(call=call, tool=tool, arguments=call.arguments)
         context = run.context(call.call_id)
         try:
+            # A hook may write into what it is given: the model's own stays in the history.
+            prepared = dataclasses.replace(prepared, arguments=deepcopy(call.arguments))
             for hook in self._pre_execute:
                 replaced = await hook(prepared, context)
-                if replaced is not None:
-                    prepared = dataclasses.replace(prepared, arguments=dict(replaced))
-            problem = invalid_arguments(tool, prepared.arguments)
+                prepared = prepared.with_arguments(
+                    prepared.arguments if replaced is None else dict(replaced)
+                )
+            problem = invalid_arguments(tool, prepared.arguments, private=bool(prepared.hidden))
             if problem is not None:
                 return _end(call, "error", problem)
             await self.authorise(tool, prepared.arguments, context)
@@ -229,8 +260,7 @@ class DefaultToolExecutor:
 
         def report(progress: ToolProgress) -> None:
             if batch.is_open(call):
-                note = without_secrets(progress.note, call.tool, call.arguments)
-                publish(dataclasses.replace(progress, note=note))
+                publish(dataclasses.replace(progress, note=call.without_secrets(progress.note)))
 
         context = run.context(call.call.call_id, report)
         try:
@@ -240,7 +270,9 @@ class DefaultToolExecutor:
         except BaseException as error:  # noqa: BLE001 - an app's; its failure is a result
             return self._failed(call, error)
         run.ensure_running()
-        publish(ToolCallStarted(call_id=call.call.call_id, input=call.tool.masked(call.arguments)))
+        if call.agreed not in (None, call.digest):
+            return _end(call.call, "denied", "Its arguments changed after it was agreed to.")
+        publish(ToolCallStarted(call_id=call.call.call_id, input=call.shown))
         attempts = call.tool.attempts if call.tool.on_error == "retry" else 1
         result = await self._attempt(call, run, context)
         for attempt in range(1, attempts):
@@ -331,14 +363,14 @@ class DefaultToolExecutor:
             "tool %s raised (reference %s)\n%s",
             name,
             reference,
-            without_secrets(trace, call.tool, call.arguments),
+            call.without_secrets(trace),
         )
         sentence = f"{name} failed unexpectedly; the server's log has it as {reference}"
         return _end(call.call, "error", sentence)
 
     def _shown(self, text: str, call: PreparedCall) -> str:
         """`text` without the call's secrets, and not longer than a result may be."""
-        return bounded(without_secrets(text, call.tool, call.arguments), self._result_max_bytes)
+        return bounded(call.without_secrets(text), self._result_max_bytes)
 
 
 _NOT_A_FAILURE = (asyncio.CancelledError, KeyboardInterrupt)
@@ -395,8 +427,11 @@ async def _all_of(tasks: Sequence[asyncio.Task[None]]) -> None:
         raise error
 
 
-def invalid_arguments(tool: Tool, arguments: Arguments) -> str | None:
-    """One sentence the model can mend its call by; None when the arguments fit the schema."""
+def invalid_arguments(tool: Tool, arguments: Arguments, *, private: bool = False) -> str | None:
+    """One sentence the model can mend its call by; None when the arguments fit the schema.
+
+    It repeats no argument where the tool has secrets, or the arguments are `private`.
+    """
     try:
         validator = validator_for(tool.parameters, default=Draft202012Validator)
         # The empty registry: a schema of somebody else's must not make us fetch an address.
@@ -408,7 +443,8 @@ def invalid_arguments(tool: Tool, arguments: Arguments) -> str | None:
     if error is None:
         return None
     where = error.json_path.removeprefix("$").removeprefix(".") or "arguments"
-    said = error.message if not tool.secrets else f"does not fit {error.validator}"
+    quiet = private or tool.secrets
+    said = f"does not fit {error.validator}" if quiet else error.message
     return f"invalid arguments for {tool.name}: {where}: {said[:500]}"
 
 

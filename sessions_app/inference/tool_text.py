@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from itertools import chain
 
 import msgspec
 
@@ -30,10 +29,21 @@ def _repr(value: object) -> str:
         return f"[an unprintable {type(value).__name__}]"
 
 
-def without_secrets(text: str, tool: Tool, arguments: Arguments) -> str:
-    """`text` with every value of the tool's secret arguments masked, however it was quoted."""
-    named = (_leaves(arguments.get(name)) for name in tool.secrets)
-    return masked(text, chain.from_iterable(named))
+LEAST_HIDDEN = 4
+"""Characters of a hidden value that is masked in texts: a shorter one is part of too many words."""
+
+
+def without_secrets(
+    text: str, tool: Tool, arguments: Arguments, *, hidden: Iterable[str] = ()
+) -> str:
+    """`text` with every value of the tool's secret arguments masked, however it was quoted.
+
+    So are those of `hidden` arguments that are long enough to be told from other words.
+    """
+    secrets = [secret for name in tool.secrets for secret in _leaves(arguments.get(name))]
+    for name in hidden:
+        secrets += (s for s in _leaves(arguments.get(name)) if len(s) >= LEAST_HIDDEN)
+    return masked(text, secrets)
 
 
 def masked(text: str, secrets: Iterable[str]) -> str:

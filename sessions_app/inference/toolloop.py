@@ -6,7 +6,7 @@ Every call the model made ends in a result, in the turn and in the stream, whate
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeAlias, assert_never
 from uuid import uuid4
 
@@ -106,8 +106,9 @@ class ToolLoop:
     ) -> tuple[Sequence[PreparedCall], Sequence[ToolResult]]:
         """The calls that may run, and results for those that may not, after a pause if one is due.
 
-        What a person agreed to is compared once more with what is about to run: a call that is not
-        the same to the letter is denied.
+        A call that a person agreed to carries the digest of exactly what was shown, or edited. One
+        that needs an approval only since it was edited is asked for on its own: whoever edits a
+        step need not be who may approve.
         """
         needing = {
             call.call.call_id for call in pending if call.tool.needs_approval(call.arguments)
@@ -117,18 +118,23 @@ class ToolLoop:
         seen = {call.call.call_id: call.digest for call in pending}
         resolution = await self._steps.pause(self._before_tools(pending, needing))
         allowed, refused = await self._decided(pending, needing, resolution, run)
-        changed = [
-            call
-            for call in allowed
-            if call.call.call_id in needing
-            and call.call.call_id not in resolution.edits
-            and call.digest != seen[call.call.call_id]
-        ]
-        denied = [
-            _end(call.call, "denied", "its arguments changed after it was agreed to")
-            for call in changed
-        ]
-        return [call for call in allowed if call not in changed], [*refused, *denied]
+        agreed: list[PreparedCall] = []
+        unasked: list[PreparedCall] = []
+        for call in allowed:
+            edited = call.call.call_id in resolution.edits
+            if call.call.call_id in needing:
+                digest = call.digest if edited else seen[call.call.call_id]
+                agreed.append(replace(call, agreed=digest))
+            elif edited and call.tool.needs_approval(call.arguments):
+                unasked.append(call)
+            else:
+                agreed.append(call)
+        if not unasked:
+            return agreed, refused
+        later, denied = await self._agreed(unasked, run)
+        by_id = {call.call.call_id: call for call in (*agreed, *later)}
+        ids = [call.call.call_id for call in pending]
+        return [by_id[id] for id in ids if id in by_id], [*refused, *denied]
 
     async def _decided(
         self,
@@ -202,7 +208,7 @@ class ToolLoop:
                     {
                         "id": call.call.call_id,
                         "name": call.tool.name,
-                        "input": call.tool.masked(call.arguments),
+                        "input": call.shown,
                         "needsApproval": call.call.call_id in needing,
                     }
                     for call in pending
@@ -270,11 +276,20 @@ def adopt(answered: Turn, *, known: Turn) -> tuple[Turn, Sequence[ToolCall]]:
 
 
 def unmasked(call: PreparedCall, edited: Any) -> dict[str, Any]:
-    """Edited arguments, with what was shown masked and left so put back."""
-    return {
-        name: call.arguments.get(name) if value == MASK and name in call.tool.secrets else value
-        for name, value in edited.items()
-    }
+    """Edited arguments, with what was shown masked and left so put back as the model gave it.
+
+    What an app had put in beside that is left out: it puts it in again.
+    """
+    asked = call.call.arguments
+    given: Any = asked if isinstance(asked, dict) else {}
+    masked = call.tool.secrets | call.hidden
+    kept = {}
+    for name, value in edited.items():
+        if value != MASK or name not in masked:
+            kept[name] = value
+        elif name in given:
+            kept[name] = given[name]
+    return kept
 
 
 def _publish_requested(call: ToolCall, run: ToolRun) -> None:

@@ -189,6 +189,8 @@ async def test_the_same_key_again_gets_the_first_answer(anna: Visitor, conv: str
     assert len({answer.text for answer in answers}) == 1
     replayed = [answer.headers.get("Idempotency-Replayed") for answer in answers]
     assert sorted(map(str, replayed)) == ["None"] + ["true"] * 29
+    entities = (await anna.get("/api/timeline", conv_id=conv))["entities"]
+    assert [entity["kind"] for entity in entities if entity["kind"] == "inference"] == ["inference"]
     other = await anna.post("/chat", {**body, "prompt": "else"}, Idempotency_Key="one-key")
     assert (other.status_code, other.json()["code"]) == (422, "idempotency_key_reused")
 

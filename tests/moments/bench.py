@@ -132,11 +132,11 @@ class Bench:
         return await self.manager.cancel(CONV, **fields)
 
     async def frames(self, conv_id: str = CONV) -> list[Frame]:
-        """The log, from its first frame."""
+        """The log, from its first frame; `at_ms` is when a frame came there."""
         log = self.streams.log(conv_id)
         page = await log.read(Cursor(log.epoch, 0), limit=10**6)
         assert not isinstance(page, Gap)
-        return [json.loads(entry.text)["event"] for entry in page]
+        return [{**json.loads(entry.text)["event"], "at_ms": entry.at_ms} for entry in page]
 
     async def aclose(self) -> None:
         """Ends as the server does."""
