@@ -8,6 +8,7 @@ from typing import Any
 from urllib.parse import parse_qs
 
 from channels.generic.websocket import AsyncWebsocketConsumer
+from structlog.contextvars import bind_contextvars
 
 from sessions_app.access import can
 from sessions_app.inference.errors import Draining, ProfileNotFound
@@ -15,6 +16,7 @@ from sessions_app.values import SessionInfo
 
 from .apps import hub
 from .control import control_group
+from .counts import CLOSE_REASONS
 from .errors import BadConvId
 from .follower import StreamFollower
 from .frames import (
@@ -68,12 +70,12 @@ class ChatConsumer(AsyncWebsocketConsumer):
         assert user is not None, "routing.py puts AuthMiddlewareStack around this consumer"
         identity = await identify(user, self.scope["session"])
         if identity.owner is None:
-            await self.close()
+            await self._forbid("nobody is known by its cookies")
             return
         conv_id = self._asked.get("conv_id", "")
         info = await hub().sessions.find(conv_id)
         if info is not None and not can(identity, "transcript", info):
-            await self.close()
+            await self._forbid("the conversation is somebody else's")
             return
         try:
             cursor = self._read_request(conv_id)
@@ -88,12 +90,14 @@ class ChatConsumer(AsyncWebsocketConsumer):
             await self._refuse(error)
             return
         if not can(identity, "transcript", info):
-            await self.close()
+            await self._forbid("the conversation is somebody else's")
             return
         self._conv_id = conv_id
+        bind_contextvars(conv_id=conv_id)
         self._sit_down(identity.owner, info)
         await self.channel_layer.group_add(control_group(conv_id), self.channel_name)
         await self.accept()
+        logger.info("a socket opened")
         self._follower = hub().streams.follower(conv_id)
         self._follower.join(self._connection)
         if hub().draining:
@@ -144,6 +148,8 @@ class ChatConsumer(AsyncWebsocketConsumer):
             await asyncio.wait({delivery})
         conv_id, self._conv_id = self._conv_id, ""
         if conv_id:
+            why = CLOSE_REASONS.get(self._connection.closing, "other")
+            logger.info("a socket closed: %s", why, extra={"code": self._connection.closing})
             await self.channel_layer.group_discard(control_group(conv_id), self.channel_name)
 
     def _sit_down(self, owner: str, info: SessionInfo) -> None:
@@ -168,7 +174,7 @@ class ChatConsumer(AsyncWebsocketConsumer):
             async with asyncio.timeout(CLOSE_SECONDS):
                 await self.close(code)
         except Exception:  # each server has its own error for a client that is gone
-            logger.debug("a socket of %s ended while it was sent to", self._conv_id, exc_info=True)
+            logger.debug("a socket ended while it was sent to", exc_info=True)
 
     async def _send_text(self, text: str) -> None:
         # The stubs want `bytes` too; ASGI wants exactly one of both.
@@ -183,9 +189,15 @@ class ChatConsumer(AsyncWebsocketConsumer):
         cursor = self._asked.get("cursor")
         return None if cursor is None else Cursor.parse(cursor)
 
+    async def _forbid(self, why: str) -> None:
+        """Refuses the handshake with 403; only the log is told why."""
+        logger.info("a socket was refused: %s", why)
+        await self.close()
+
     async def _refuse(self, error: Exception) -> None:
         """Says in words why there will be no stream, and closes."""
         code = "bad_cursor" if isinstance(error, BadCursor) else getattr(error, "code", "")
+        logger.info("a socket was refused: %s", code)
         data = {"code": code, "message": str(error)}
         await self.accept()
         await self._send_text(connection_frame("ws.error", self._asked.get("conv_id", ""), data))

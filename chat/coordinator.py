@@ -8,9 +8,11 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from contextvars import Context
 from dataclasses import dataclass, replace
 
 import msgspec
+from structlog.contextvars import bind_contextvars
 
 from sessions_app.inference.errors import StreamStalled
 from sessions_app.inference.events import (
@@ -114,7 +116,12 @@ class StreamCoordinator:
             self._start()
 
     def _start(self) -> None:
-        self._task = asyncio.create_task(self._run(), name=f"coordinator:{self._log.conv_id}")
+        # Who publishes first lends its context to nothing: the task outlives that request.
+        context = Context()
+        context.run(bind_contextvars, conv_id=self._log.conv_id)
+        self._task = asyncio.create_task(
+            self._run(), name=f"coordinator:{self._log.conv_id}", context=context
+        )
         self._task.add_done_callback(self._ended)
 
     def _ended(self, task: asyncio.Task[None]) -> None:

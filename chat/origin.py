@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from io import BytesIO
 from typing import Any
@@ -10,6 +11,8 @@ from urllib.parse import urlsplit
 from django.conf import settings
 from django.core.exceptions import DisallowedHost
 from django.core.handlers.asgi import ASGIRequest
+
+logger = logging.getLogger(__name__)
 
 _DEFAULT_PORT = {"http": 80, "https": 443}
 _BARE = re.compile(r"https?://[^/?#@\\\s]+", re.IGNORECASE)
@@ -30,6 +33,8 @@ class OriginValidator:
         if is_same_origin(scope):
             await self._application(scope, receive, send)
         else:
+            named = [value[:100] for name, value in scope["headers"] if name == b"origin"]
+            logger.info("a socket was refused: its Origin is not one of ours: %s", named)
             await refuse(receive, send)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
@@ -43,18 +43,19 @@ class _Running:
 class SessionMetrics:
     """An EventObserver that counts inferences, tokens and tool calls in `registry`.
 
-    Labels have few values: profiles and tools of the settings, statuses of the protocol. A model
-    may ask for any name; one that `knows_tool` denies is counted as `unknown`.
+    Labels have few values: profiles of the settings, statuses of the protocol, and `tools`: names,
+    or beginnings of names that end in `*`. What else a model asks for is counted as `unknown`.
     """
 
     def __init__(
         self,
         registry: CollectorRegistry,
         *,
-        knows_tool: Callable[[str], bool],
+        tools: Collection[str],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._knows_tool = knows_tool
+        self._tools = frozenset(name for name in tools if not name.endswith("*"))
+        self._families = tuple(name for name in tools if name.endswith("*"))
         self._clock = clock
         self._running: dict[str, _Running] = {}
         self._inferences = Counter(
@@ -119,7 +120,7 @@ class SessionMetrics:
                     waited = self._clock() - running.since
                     self._first_token.labels(running.profile).observe(waited)
             case ToolCallRequested(call_id=call_id, name=name):
-                running.tools[call_id] = name if self._knows_tool(name) else "unknown"
+                running.tools[call_id] = self._label(name)
             case ToolCallStarted(call_id=call_id):
                 running.executing.add(call_id)
             case ToolCallFinished():
@@ -134,6 +135,12 @@ class SessionMetrics:
                 self._duration.labels(running.profile).observe(self._clock() - running.since)
             case _:
                 pass  # the rest is not counted
+
+    def _label(self, tool: str) -> str:
+        if tool in self._tools:
+            return tool
+        families = (family for family in self._families if tool.startswith(family[:-1]))
+        return next(families, "unknown")
 
     def _tool_finished(self, event: ToolCallFinished, running: _Running) -> None:
         tool = running.tools.pop(event.call_id, "unknown")

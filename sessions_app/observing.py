@@ -6,7 +6,14 @@ import logging
 from collections.abc import Sequence
 from typing import Protocol
 
-from .inference.events import Event, EventSink, Origin
+from .inference.events import (
+    Event,
+    EventSink,
+    InferenceFinished,
+    InferenceStarted,
+    Origin,
+    ProviderError,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -19,6 +26,42 @@ class EventObserver(Protocol):
         holds for the model call that begins (`ModelCallStarted`) or the tool that runs
         (`ToolCallStarted`), and for nothing beside it.
         """
+
+
+def log_inference(conv_id: str, event: Event, origin: Origin | None) -> None:
+    """The EventObserver of the log: a line at the start and one at the end of each inference.
+
+    What it failed of is not in it: that sentence may quote what was said.
+    """
+    match event:
+        case InferenceStarted():
+            logger.info(
+                "inference started",
+                extra={
+                    "conv_id": conv_id,
+                    "inference_id": event.inference_id,
+                    "profile": event.profile,
+                    "model": event.model,
+                },
+            )
+        case InferenceFinished():
+            failed = event.status in ("failed", "lost")
+            logger.log(
+                logging.WARNING if failed else logging.INFO,
+                "inference %s",
+                event.status,
+                extra={
+                    "conv_id": conv_id,
+                    "inference_id": event.inference_id,
+                    "model": event.model,
+                    "stop_reason": event.stop_reason,
+                    "duration_ms": event.duration_ms,
+                    "input_tokens": event.usage.input_tokens if event.usage else None,
+                    "output_tokens": event.usage.output_tokens if event.usage else None,
+                },
+            )
+        case ProviderError(detail=detail):
+            logger.debug("the model's service said: %s", detail)
 
 
 class ObservedSink:

@@ -9,6 +9,8 @@ from dataclasses import replace
 from typing import Protocol
 from uuid import uuid4
 
+from structlog.contextvars import bind_contextvars, unbind_contextvars
+
 from .execution import ExecutionHandle
 from .inference.errors import InferenceFailed, NoActiveInference, RunInProgress
 from .inference.events import EventSink, InferenceStarted, Origin, PromptTaken, SessionUpdated
@@ -376,6 +378,8 @@ class Session:
         async def execute(cancellation: Cancellation) -> Turn:
             nonlocal begun
             begun = True
+            # Each line of the log inside the inference says where it is from.
+            bind_contextvars(conv_id=self.id, inference_id=turn.metadata.inference_id)
             try:
                 final = await runner.run(
                     turn,
@@ -387,6 +391,7 @@ class Session:
                 await self._persist(final)
                 return final
             finally:
+                unbind_contextvars("inference_id")
                 self._free()
 
         def ended() -> None:

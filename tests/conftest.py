@@ -13,7 +13,11 @@ import pytest_asyncio
 from tests.client import Visitor, visitor
 from tests.live import METRICS_TOKEN, SERVERS, LiveServer, live_server, prepared_state
 
-OPERATED = {"WEBCHAT_METRICS": "1", "WEBCHAT_METRICS_TOKEN": METRICS_TOKEN}
+OPERATED = {
+    "WEBCHAT_METRICS": "1",
+    "WEBCHAT_METRICS_TOKEN": METRICS_TOKEN,
+    "LOG_FORMAT": "json",
+}
 """What the servers of the whole run are started with."""
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterable
 
@@ -15,6 +16,7 @@ from django.core.asgi import get_asgi_application
 from django.core.management import call_command
 
 django_application = get_asgi_application()
+logging.captureWarnings(True)  # they too are lines of the log
 # Servers started by hand run no system checks; a wrong setting must not wait for the first prompt.
 call_command("check", stdout=StringIO())
 
@@ -35,8 +37,10 @@ from sessions_app.inference.engine import Engine
 from sessions_app.inference.tools import Tool
 from sessions_app.manager import SessionManager
 from sessions_app.metrics import SessionCollector, SessionMetrics
+from sessions_app.observing import log_inference
 from sessions_app.profiles import Profiles
 
+from .access_log import AccessLog
 from .lifecycle import Lifecycle
 
 
@@ -51,6 +55,7 @@ def build_hub(*, engine: Engine | None = None, tools: Iterable[Tool] = ()) -> Hu
     builder = session_builder(sessions, engine=engine, tools=tools)
     for profile in profiles:
         builder.prepare(profile.model)
+    allowed_tools = {*builder.tools.names, *(name for each in profiles for name in each.tools)}
     metrics = CollectorRegistry()
     ProcessCollector(registry=metrics)
     manager = SessionManager(
@@ -62,7 +67,8 @@ def build_hub(*, engine: Engine | None = None, tools: Iterable[Tool] = ()) -> Hu
         turn_store=sessions.load_turn_store(),
         turn_persister=sessions.load_turn_persister(),
         observers=[
-            SessionMetrics(metrics, knows_tool=lambda name: builder.tools.get(name) is not None)
+            log_inference,
+            SessionMetrics(metrics, tools=allowed_tools),
         ],
     )
     metrics.register(SessionCollector(manager.statistics))
@@ -80,11 +86,13 @@ def build_hub(*, engine: Engine | None = None, tools: Iterable[Tool] = ()) -> Hu
 hub = build_hub()
 install(hub)
 application = Lifecycle(
-    ProtocolTypeRouter(
-        {
-            "http": BodyLimit(django_application, max_bytes=chat_settings().body_max_bytes),
-            "websocket": websocket_application,
-        }
+    AccessLog(
+        ProtocolTypeRouter(
+            {
+                "http": BodyLimit(django_application, max_bytes=chat_settings().body_max_bytes),
+                "websocket": websocket_application,
+            }
+        )
     ),
     start=hub.start,
     close=hub.aclose,

@@ -5,6 +5,7 @@ from pathlib import Path
 import environ
 from csp.constants import NONE, SELF
 
+from .logs import logging_config, secrets_in
 from .secret import secret_key
 
 env = environ.Env()
@@ -30,6 +31,7 @@ INSTALLED_APPS = [
     "csp",
     "sessions_app",
     "chat",
+    "webchat_project",
 ]
 
 MIDDLEWARE = [
@@ -169,20 +171,10 @@ CONTENT_SECURITY_POLICY = {
 
 TEST_RUNNER = "webchat_project.runner.PytestRunner"
 
-LOGGING = {
-    "version": 1,
-    "disable_existing_loggers": False,
-    "loggers": {
-        "django": {"handlers": [], "level": "INFO"},
-        # One line for each request to a model's service says nothing that we don't.
-        "httpx2": {"level": "WARNING"},
-        "google_genai": {"level": "WARNING"},
-        "fastmcp": {"level": "WARNING"},
-        "mcp": {"level": "WARNING"},
-        # What operators do is noted whatever LOG_LEVEL is.
-        "webchat.audit": {"level": "INFO"},
-    },
-    "formatters": {"line": {"format": "%(asctime)s %(levelname)s %(name)s %(message)s"}},
-    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
-    "root": {"handlers": ["stderr"], "level": env.str("LOG_LEVEL", default="INFO")},
-}
+LOG_LEVEL = env.str("LOG_LEVEL", default="").upper() or "INFO"
+LOG_FORMAT = env.str("LOG_FORMAT", default="") or "console"
+LOGGING = logging_config(
+    level=LOG_LEVEL,
+    form=LOG_FORMAT,
+    secrets=secrets_in([{"SECRET_KEY": SECRET_KEY}, DATABASES, CHANNEL_LAYERS, WEBCHAT]),
+)

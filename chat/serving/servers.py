@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import socket
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final, TypeAlias
 
@@ -21,8 +20,10 @@ RunServer: TypeAlias = Callable[[Any, socket.socket, int, Started], None]
 def run_daphne(
     application: Any, listener: socket.socket, max_message: int, started: Started
 ) -> None:
-    """Serves until stopped. Daphne buffers without limit: the pool's flow control bounds it."""
-    from daphne.access import AccessLogGenerator
+    """Serves until stopped. Daphne buffers without limit: the pool's flow control bounds it.
+
+    Its own access lines have a form of their own and pass the log by; the application writes them.
+    """
     from daphne.server import Server
     from daphne.ws_protocol import WebSocketProtocol
     from twisted.internet import reactor
@@ -40,7 +41,6 @@ def run_daphne(
         application,
         endpoints=[f"fd:fileno={listener.detach()}"],  # Twisted closes it
         signal_handlers=False,
-        action_logger=AccessLogGenerator(sys.stdout),
         websocket_connect_timeout=CONNECT_SECONDS,
         websocket_handshake_timeout=CONNECT_SECONDS,
         websocket_max_message_size=max_message,

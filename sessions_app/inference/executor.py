@@ -29,6 +29,7 @@ from .events import ToolCallFinished, ToolCallStarted, ToolProgress, publish
 from .threads import DaemonThreads
 from .tool_text import as_text, bounded, without_secrets
 from .tools import MASK, Arguments, Tool, ToolContext, ToolRegistry
+from .traces import log_masked
 from .turns import ToolCall, ToolStatus
 
 logger = logging.getLogger(__name__)
@@ -359,11 +360,8 @@ class DefaultToolExecutor:
             return _end(call.call, "error", self._shown(f"{name} failed: {error}", call))
         reference = uuid4().hex[:8]
         trace = "".join(traceback.format_exception(error))
-        logger.error(
-            "tool %s raised (reference %s)\n%s",
-            name,
-            reference,
-            call.without_secrets(trace),
+        log_masked(
+            logger, call.without_secrets(trace), "tool %s raised (reference %s)", name, reference
         )
         sentence = f"{name} failed unexpectedly; the server's log has it as {reference}"
         return _end(call.call, "error", sentence)

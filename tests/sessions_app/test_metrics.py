@@ -39,7 +39,7 @@ class Bench:
         self.registry = CollectorRegistry()
         metrics = SessionMetrics(
             self.registry,
-            knows_tool=lambda name: name == "calc",
+            tools=["calc", "docs_*"],
             clock=lambda: asyncio.get_running_loop().time(),
         )
         self.manager = SessionManager(
@@ -129,6 +129,8 @@ async def test_tool_calls_are_counted_and_those_that_ran_are_timed():
     bench = Bench(
         *call("1", "calc", "success", ran=True),
         *call("2", "calc", "denied", ran=False),
+        *call("3", "docs_search", "success", ran=False),
+        *call("4", "docs_made_up", "error", ran=False),
         *[step for n in range(50) for step in call(f"x{n}", f"made-up-{n}", "error", ran=False)],
         TextDelta("done"),
     )
@@ -137,6 +139,8 @@ async def test_tool_calls_are_counted_and_those_that_ran_are_timed():
     assert seen["webchat_tool_calls_total"] == {
         ("success", "calc"): 1,
         ("denied", "calc"): 1,
+        ("success", "docs_*"): 1,
+        ("error", "docs_*"): 1,
         ("error", "unknown"): 50,
     }
     assert seen["webchat_tool_call_duration_seconds_count"] == {("calc",): 1}

@@ -14,6 +14,7 @@ OURS = (
     *("DEBUG", "SECRET_KEY", "ALLOWED_HOSTS", "CSRF_TRUSTED_ORIGINS", "TRUST_X_FORWARDED_PROTO"),
     *("DATABASE_URL", "SECURE_COOKIES", "LOG_LEVEL", "WEBCHAT_MODEL", "WEBCHAT_LOGIN_REQUIRED"),
     *("OPENAI_BASE_URL", "OPENAI_API_KEY", "ANTHROPIC_API_KEY", "GEMINI_API_KEY"),
+    *("LOG_FORMAT", "WEBCHAT_METRICS", "WEBCHAT_METRICS_TOKEN"),
 )
 
 
@@ -78,6 +79,23 @@ def test_the_environment_changes_what_a_deployment_changes(read):
     assert settings["WEBCHAT"]["LOGIN_REQUIRED"] is True
     assert settings["WEBCHAT"]["MODEL"] == "openai-chat:gpt"
     assert settings["WEBCHAT"]["OPENAI_API_KEY"] == "sk-1"
+
+
+def test_the_log_knows_the_secrets_of_the_environment(read):
+    settings = read(
+        SECRET_KEY="the-secret-key",
+        DATABASE_URL="postgres://user:the-password@db:5432/webchat",
+        OPENAI_API_KEY="sk-the-key",
+        WEBCHAT_METRICS_TOKEN="the-metrics-token",
+        LOG_FORMAT="json",
+        LOG_LEVEL="debug",
+    )
+    line = settings["LOGGING"]["formatters"]["line"]
+    assert line["form"] == "json"
+    assert settings["LOGGING"]["root"]["level"] == "DEBUG"
+    assert set(line["secrets"]) >= {
+        *("the-secret-key", "the-password", "sk-the-key", "the-metrics-token")
+    }
 
 
 def test_the_key_is_made_once_and_kept(read):

@@ -36,10 +36,14 @@ UNREADABLE = "The model's service sent something that this server cannot read"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Failure:
-    """`sentence` is for people, `detail` for the log. Neither holds a key or a second line."""
+    """`sentence` is for people, `facts` and `words` for the log. None holds a key or a second line.
+
+    `words` are the provider's own, and may repeat what it was asked.
+    """
 
     sentence: str
-    detail: str
+    facts: str
+    words: str = ""
 
 
 def explain(error: Exception, at: Endpoint, *, begun: bool) -> Failure | None:
@@ -63,7 +67,8 @@ def explain(error: Exception, at: Endpoint, *, begun: bool) -> Failure | None:
             sentence = f"This request cannot be made to the model {at.model!r}: {said}"
         case _:
             return None
-    return Failure(sentence=sentence, detail=_detail(error, at))
+    facts, words = _detail(error, at)
+    return Failure(sentence=sentence, facts=facts, words=words)
 
 
 def _refusal(error: ModelHTTPError, at: Endpoint) -> str:
@@ -143,7 +148,7 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
         cause = cause.__cause__ or cause.__context__
 
 
-def _detail(error: Exception, at: Endpoint) -> str:
+def _detail(error: Exception, at: Endpoint) -> tuple[str, str]:
     facts = [at.name, type(error).__name__]
     said = str(error)
     if isinstance(error, ModelAPIError):
@@ -151,7 +156,7 @@ def _detail(error: Exception, at: Endpoint) -> str:
     if isinstance(error, ModelHTTPError):
         facts.append(str(error.status_code))
         said = _said(error.body)
-    return f"{_safe(' '.join(facts), at)}: {_safe(said, at) or '(no words)'}"
+    return _safe(" ".join(facts), at), _safe(said, at)
 
 
 def _said(body: object) -> str:

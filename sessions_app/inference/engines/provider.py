@@ -120,7 +120,7 @@ class ProviderEngine:
             logger.exception("%s: unexpected error while reading an answer", self.model)
             name = type(error).__name__
             raise _published(
-                Failure(sentence=f"{UNREADABLE} ({name}).", detail=f"{self.model} {name}")
+                Failure(sentence=f"{UNREADABLE} ({name}).", facts=f"{self.model} {name}")
             ) from error
         finally:
             deltas.close()
@@ -148,13 +148,13 @@ class ProviderEngine:
         # The library reports `stop` for a stream that just ends. What the provider said is here.
         reason = details.get("finish_reason") or details.get("block_reason")
         if reason is None and stream.finish_reason != "content_filter":
-            raise _published(Failure(sentence=CUT, detail=f"{self.model}: no finish reason"))
+            raise _published(Failure(sentence=CUT, facts=f"{self.model}: no finish reason"))
         if stream.finish_reason == "error":
             said = str(reason)[:40]
             raise _published(
                 Failure(
                     sentence=f"The model ended its answer with an error ({said}). Try again.",
-                    detail=f"{self.model}: finish reason {said}",
+                    facts=f"{self.model}: finish reason {said}",
                 )
             )
         stop_reason = STOP_REASONS[stream.finish_reason]
@@ -164,7 +164,8 @@ class ProviderEngine:
 
 
 def _published(failure: Failure) -> ProviderFailed:
-    publish(ProviderError(detail=failure.detail))
+    logger.warning("the model's service failed: %s", failure.facts)
+    publish(ProviderError(detail=f"{failure.facts}: {failure.words or '(no words)'}"))
     return ProviderFailed(failure.sentence)
 
 

@@ -24,6 +24,7 @@ from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 from ..errors import ToolError, ToolUnavailable
 from ..tool_text import bounded
 from ..tools import Arguments, Tool, ToolContext
+from ..traces import log_masked
 from .config import McpServerConfig
 from .results import text_of
 
@@ -273,7 +274,7 @@ class McpConnection:
                 case _:
                     pass
         trace = "".join(traceback.format_exception(error))
-        logger.error("MCP server %s:\n%s", self._prefix, self._config.masked(trace))
+        log_masked(logger, self._config.masked(trace), "MCP server %s failed", self._prefix)
         return f"cannot be used: {type(error).__name__}"
 
 
