@@ -34,8 +34,6 @@ EVENT_MAX_BYTES = 16 * 1024 * 1024
 SAID_MAX_BYTES = 500
 """Of a server's own words in an error, a note or our log."""
 
-_LOUD = ("warning", "error", "critical", "alert", "emergency")
-
 
 class McpConnection:
     """A connection from its opening to its close, all of it in one task; made in an event loop.
@@ -219,8 +217,8 @@ class McpConnection:
             self._list_soon()
 
     async def _on_log(self, message: mcp_types.LoggingMessageNotificationParams) -> None:
-        if message.level in _LOUD:
-            logger.warning("MCP server %s says: %s", self._prefix, self._said(str(message.data)))
+        # It may speak of what it was asked, which belongs in no log that is kept.
+        logger.debug("MCP server %s says: %s", self._prefix, self._said(str(message.data)))
 
     @property
     def _is_modern(self) -> bool:

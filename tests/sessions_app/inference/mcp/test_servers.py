@@ -468,7 +468,9 @@ async def test_who_gives_up_waiting_for_a_connection_ends_it_for_nobody_else(
         agent = Agent(servers, "x_*")
         impatient = asyncio.create_task(agent.tools())
         patient = asyncio.create_task(agent.tools())
-        await asyncio.sleep(0)
+        for _ in range(3):
+            await asyncio.sleep(0)
+        assert "mcp:x" in {task.get_name() for task in asyncio.all_tasks()}
         impatient.cancel()
 
         assert "x_echo" in (await patient).names
