@@ -18,6 +18,7 @@ import msgspec
 
 from sessions_app.inference import events
 from sessions_app.inference.events import Event, Origin
+from sessions_app.inference.events import well_formed as well_formed
 
 from . import frames
 from .app_kinds import AppKinds, merged
@@ -115,7 +116,7 @@ class Translator:
                 return [*self._close_all(event, cause), _finished(event, cause)]
             case events.ToolCallRequested():
                 self._tools[event.call_id] = self._now()
-                start = frames.ToolStartData(name=event.name, input=_json(event.input))
+                start = frames.ToolStartData(name=well_formed(event.name), input=_json(event.input))
                 return [
                     *self._close(cause, "completed"),
                     frames.ToolStart(id=event.call_id, data=start, **cause.ids),
@@ -401,20 +402,22 @@ def _has(props: dict[str, Any], name: str, value: Any) -> bool:
 def _json(value: Any) -> Any:
     """`value` as JSON can say it: strings well formed, what has no JSON form as its text."""
     try:
-        return msgspec.json.decode(msgspec.json.encode(value, enc_hook=str))
+        return _encoded(value)
     except UnicodeEncodeError:
-        return msgspec.json.decode(well_formed(json.dumps(value, default=str, ensure_ascii=False)))
+        pass
     except Exception:  # noqa: BLE001 - an app's value
-        # Not even its text can be had (a cycle, a __str__ that raises): say that much.
-        return {"unprintable": type(value).__name__} if isinstance(value, dict) else "[unprintable]"
-
-
-def well_formed(text: str) -> str:
-    """`text` as UTF-8 can say it: surrogate pairs joined, a lone surrogate is U+FFFD."""
-    if text.isascii():
-        return text
+        return _unprintable(value)
     try:
-        text.encode()
-    except UnicodeEncodeError:
-        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    return text
+        # Python's own reads what it writes, a NaN too.
+        return _encoded(json.loads(well_formed(json.dumps(value, default=str, ensure_ascii=False))))
+    except Exception:  # noqa: BLE001 - as above
+        return _unprintable(value)
+
+
+def _encoded(value: Any) -> Any:
+    return msgspec.json.decode(msgspec.json.encode(value, enc_hook=str))
+
+
+def _unprintable(value: Any) -> Any:
+    """Not even its text can be had (a cycle, a __str__ that raises): says that much."""
+    return {"unprintable": type(value).__name__} if isinstance(value, dict) else "[unprintable]"

@@ -78,6 +78,7 @@ class ProfileEngineBuilder:
             middlewares=[system_prompt(profile.system_prompt), *named, block_ordering()],
             loop=loop,
             tools=self._tools_of(profile),
+            known=self.tools,
             load_user=self._load_user,
             timeout=self._timeout,
             cancel_grace=self._grace,

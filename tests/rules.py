@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from itertools import groupby
 from typing import Any
 
+import msgspec
+
 from sessions_app.inference.turns import (
     Block,
     LlmText,
@@ -203,11 +205,21 @@ def refusals(turn: Turn) -> list[str]:
             found.append("a prompt is not after an answer")
         if isinstance(block, User | LlmText) and not block.text.strip():
             found.append("a text is empty")
+        if not _encodable(block):
+            found.append("a text cannot be sent")
     if not sent or not isinstance(sent[0], User):
         found.append("it does not begin with the user")
     if not sent or _role(sent[-1]) != "user":
         found.append("it does not end with the user's side")
     return found
+
+
+def _encodable(block: Block) -> bool:
+    try:
+        msgspec.json.encode(block)
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _role(block: Block) -> str:

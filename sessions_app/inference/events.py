@@ -15,6 +15,7 @@ from typing import Literal, Protocol, TypeAlias
 
 from .errors import ConfigurationError
 from .turns import Outcome, ToolStatus
+from .turns import well_formed as well_formed  # transport knows events alone
 
 StopReason: TypeAlias = Literal[
     "stop", "length", "tool_calls", "content_filter", "cancelled", "error"

@@ -91,8 +91,9 @@ class PreparedCall:
 class ToolRun:
     """For whom and with which tools calls are executed.
 
-    `ensure_running` raises CancelledError when the inference was told to stop; a thread may ask it
-    too.
+    `registry` is the allow list; `known` are all tools there are, whose secrets are kept also where
+    they may not be called. `ensure_running` raises CancelledError when the inference was told to
+    stop; a thread may ask it too.
     """
 
     registry: ToolRegistry
@@ -101,6 +102,17 @@ class ToolRun:
     owner: str
     user: object | None
     ensure_running: Callable[[], None]
+    known: ToolRegistry | None = None
+
+    def without_tools(self) -> ToolRun:
+        """The same run, in which no tool may be called."""
+        return dataclasses.replace(self, registry=ToolRegistry(), known=self.known or self.registry)
+
+    def shown(self, name: str, arguments: dict[str, Any] | str) -> dict[str, Any] | str:
+        """What a model gave for the arguments of `name`, as it may be shown."""
+        if self.known is None or self.registry.knows(name):
+            return self.registry.shown(name, arguments)
+        return self.known.shown(name, arguments)
 
     def context(self, call_id: str, take: Callable[[ToolProgress], None] = publish) -> ToolContext:
         """What a tool is given. `take` is told its progress, in this loop and this context."""

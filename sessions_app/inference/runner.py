@@ -25,7 +25,17 @@ from .events import EngineEvent, EventSink, Origin, StopReason, Usage, publishin
 from .executor import CANCELLED, ToolRun
 from .toolloop import LoopAborted, Observer, SnapshotPhase, ToolLoop
 from .tools import ToolRegistry, ToolSource
-from .turns import LlmText, Outcome, ToolCall, ToolUse, Turn
+from .turns import (
+    LlmText,
+    Other,
+    Outcome,
+    Reasoning,
+    ToolCall,
+    ToolUse,
+    Turn,
+    mended,
+    well_formed,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -84,7 +94,8 @@ def unobserved(phase: SnapshotPhase, turn: Turn) -> None:
 class InferenceRunner:
     """Runs turns through the tool loop, and each model call through middlewares around one engine.
 
-    Keeps nothing between two runs. Without a loop, an inference is one model call.
+    Keeps nothing between two runs. Without a loop, an inference is one model call. `tools` may be
+    called; of all that are `known`, the secrets are kept.
     """
 
     def __init__(
@@ -94,6 +105,7 @@ class InferenceRunner:
         middlewares: Sequence[Middleware] = (),
         loop: ToolLoop | None = None,
         tools: ToolSource | None = None,
+        known: ToolRegistry | None = None,
         load_user: LoadUser = nobody,
         observer: Observer = unobserved,
         timeout: float | None = None,
@@ -103,6 +115,7 @@ class InferenceRunner:
         self._middlewares = tuple(middlewares)
         self._loop = loop
         self._tools: ToolSource = ToolRegistry() if tools is None else tools
+        self._known = known
         self._load_user = load_user
         self._observer = observer
         self._timeout = timeout
@@ -173,6 +186,7 @@ class InferenceRunner:
             answered = await self._engine.infer(turn)
             if not isinstance(answered, Turn):
                 raise TypeError(f"the engine {self.model} returned {answered!r}; expected a Turn")
+            answered = mended(answered, known=turn)
             run.end_call(answered)
             return answered
 
@@ -196,6 +210,7 @@ class InferenceRunner:
                     owner=owner,
                     user=await self._load_user(owner),
                     ensure_running=ensure_running,
+                    known=self._known,
                 )
                 return _Done(*await self._loop.run(run.turn, infer, tool_run, observe))
             except (asyncio.CancelledError, KeyboardInterrupt):
@@ -375,14 +390,14 @@ class _Run:
         """The turn as providers accept it: the assistant has the last word, and it is not empty."""
         if end.turn is None:
             turn = self._with_results(self.turn)
-            if text := "".join(self._text):
+            text = well_formed("".join(self._text))
+            if text.strip():
                 return turn.with_blocks(LlmText(text=text, stopped=True))
         else:
             turn = msgspec.structs.replace(end.turn, id=self.turn.id, metadata=self.turn.metadata)
-        if turn.blocks and isinstance(turn.blocks[-1], LlmText):
-            if turn.blocks[-1].text:
-                return turn
-            turn = msgspec.structs.replace(turn, blocks=turn.blocks[:-1])
+        turn = _without_blank_end(turn)
+        if _has_last_word(turn):
+            return turn
         cut = end.turn is None
         return turn.with_blocks(LlmText(text=_no_answer(_WHY_NO_WORD[end.outcome]), stopped=cut))
 
@@ -417,6 +432,24 @@ _WHY_NO_WORD: Mapping[Outcome, str] = {
     "failed": "failed",
     "lost": "lost",
 }
+
+
+def _without_blank_end(turn: Turn) -> Turn:
+    """The turn without texts at its end that say nothing: providers refuse them."""
+    blocks = turn.blocks
+    while blocks and isinstance(blocks[-1], LlmText) and not blocks[-1].text.strip():
+        blocks = blocks[:-1]
+    return msgspec.structs.replace(turn, blocks=blocks)
+
+
+def _has_last_word(turn: Turn) -> bool:
+    """Whether the model's text is what was said last, whatever it thought after it."""
+    for block in reversed(turn.blocks):
+        if isinstance(block, LlmText):
+            return True
+        if not isinstance(block, Reasoning | Other):
+            return False
+    return False
 
 
 def _no_answer(why: str) -> str:

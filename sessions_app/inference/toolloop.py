@@ -5,6 +5,7 @@ Every call the model made ends in a result, in the turn and in the stream, whate
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeAlias, assert_never
@@ -62,10 +63,16 @@ class ToolLoop:
         Raises LoopAborted, ToolAborted, and whatever `infer` raises; the calls that were open then
         have been published as requested and are for the runner to close.
         """
+        choice = self._config.tool_choice
+        if choice == "none":
+            # A model may ask all the same.
+            run = run.without_tools()
         for iteration in range(1, self._config.max_iterations + 1):
             observe("pre_inference", turn)
             run.ensure_running()
-            with offering(run.registry, self._config.tool_choice if iteration == 1 else "auto"):
+            # Required once: to be required for ever would leave no turn for the answer.
+            required_again = choice == "required" and iteration > 1
+            with offering(run.registry, "auto" if required_again else choice):
                 answered = await infer(turn)
             turn, calls = adopt(answered, known=turn)
             observe("post_inference", turn)
@@ -244,14 +251,18 @@ class ToolLoop:
 
 
 RESULT_PREVIEW_CHARS = 2000
+NAME_CHARS = 128
+"""Of a name that a model made up, which may be of any length."""
+USABLE_ID = re.compile(r"[^\s:]{1,256}")
+"""A colon stands between the id of a call and what belongs to it."""
 LIMIT_REACHED = "Not run: the limit of model calls for one prompt was reached."
 
 
 def adopt(answered: Turn, *, known: Turn) -> tuple[Turn, Sequence[ToolCall]]:
     """The turn with its new calls under ids of their own, and those calls.
 
-    A provider's id is kept where the conversation has not seen it yet; an empty or repeated one is
-    replaced, and the provider still gets its own back.
+    A provider's id is kept where the conversation has not seen it yet; one that is repeated, empty
+    or cannot be an id here is replaced, and the provider still gets its own back.
     """
     old = {block.id for block in known.blocks}
     seen = {block.call_id for block in known.blocks if isinstance(block, ToolCall)}
@@ -262,7 +273,7 @@ def adopt(answered: Turn, *, known: Turn) -> tuple[Turn, Sequence[ToolCall]]:
         if isinstance(block, ToolCall) and block.id not in old:
             provider_id = block.provider_id or block.call_id
             call_id = block.call_id
-            if not call_id or call_id in seen:
+            if call_id in seen or not USABLE_ID.fullmatch(call_id):
                 call_id = f"call_{uuid4().hex}"
             # Two calls of one answer under one id could not be answered apart.
             if not provider_id or provider_id in given:
@@ -293,8 +304,13 @@ def unmasked(call: PreparedCall, edited: Any) -> dict[str, Any]:
 
 
 def _publish_requested(call: ToolCall, run: ToolRun) -> None:
-    shown = run.registry.shown(call.name, call.arguments)
-    publish(ToolCallRequested(call_id=call.call_id, name=call.name, input=shown))
+    publish(
+        ToolCallRequested(
+            call_id=call.call_id,
+            name=call.name[:NAME_CHARS],
+            input=run.shown(call.name, call.arguments),
+        )
+    )
 
 
 def _end(call: ToolCall, status: Any, text: str) -> ToolResult:

@@ -151,14 +151,22 @@ class ToolRegistry:
             return f"{name} cannot be called now: {missing.why}"
         return unknown("tool", name, self._tools)
 
+    def knows(self, name: str) -> bool:
+        """Whether the tool is here, or is known to be missing."""
+        return name in self._tools or self._missing_of(name) is not None
+
     def shown(self, name: str, arguments: dict[str, Any] | str) -> dict[str, Any] | str:
-        """What a model gave for the arguments of `name`, as it may be shown."""
+        """What a model gave for the arguments of `name`, as it may be shown.
+
+        A model that makes a name up may mean any tool: then what any of them keeps secret is.
+        """
         known = self._tools.get(name) or self._missing_of(name)
-        if known is None:
-            return arguments
+        secrets = frozenset[str]().union(
+            *(each.secrets for each in ([known] if known else [*self, *self._missing]))
+        )
         if isinstance(arguments, dict):
-            return _masked(arguments, known.secrets)
-        return MASK if known.secrets else arguments
+            return _masked(arguments, secrets)
+        return MASK if secrets else arguments
 
     def with_approval(self) -> ToolRegistry:
         """The same tools, each call to which a person must agree to."""

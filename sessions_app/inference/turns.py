@@ -106,3 +106,53 @@ class Turn(msgspec.Struct, frozen=True, kw_only=True):
     def derive(self, *blocks: Block, metadata: TurnMetadata) -> Turn:
         """The next turn: a new id, this turn's blocks and `blocks` after them."""
         return Turn(blocks=self.blocks + blocks, metadata=metadata)
+
+
+def well_formed(text: str) -> str:
+    """`text` as UTF-8 can say it: surrogate pairs joined, a lone surrogate is U+FFFD."""
+    if text.isascii():
+        return text
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text
+
+
+def mended(turn: Turn, *, known: Turn) -> Turn:
+    """The turn whose blocks that are not `known` hold only text that can be sent and stored.
+
+    A model's answer, cut at a bad place, may hold halves of a character: no provider would take
+    them back.
+    """
+    old = {id(block) for block in known.blocks}
+    blocks = tuple(block if id(block) in old else _mended(block) for block in turn.blocks)
+    return msgspec.structs.replace(turn, blocks=blocks)
+
+
+def _mended(block: Block) -> Block:
+    match block:
+        case ToolCall():
+            return msgspec.structs.replace(
+                block,
+                call_id=well_formed(block.call_id),
+                provider_id=well_formed(block.provider_id),
+                name=well_formed(block.name),
+                arguments=_mended_json(block.arguments),
+            )
+        case Other():
+            return block
+        case _:
+            return msgspec.structs.replace(block, text=well_formed(block.text))
+
+
+def _mended_json(value: Any) -> Any:
+    match value:
+        case str():
+            return well_formed(value)
+        case dict():
+            return {_mended_json(name): _mended_json(inner) for name, inner in value.items()}
+        case list():
+            return [_mended_json(inner) for inner in value]
+        case _:
+            return value

@@ -12,6 +12,8 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from sessions_app.inference.errors import (
     InferenceFailed,
@@ -22,7 +24,13 @@ from sessions_app.inference.errors import (
     ToolDenied,
     ToolError,
 )
-from sessions_app.inference.events import InferenceFinished, ModelCallFinished, ThinkingDelta, Usage
+from sessions_app.inference.events import (
+    InferenceFinished,
+    ModelCallFinished,
+    TextDelta,
+    ThinkingDelta,
+    Usage,
+)
 from sessions_app.inference.executor import CANCELLED, RESULT_MAX_BYTES, DefaultToolExecutor
 from sessions_app.inference.tools import Arguments, Tool, ToolContext, tool
 from sessions_app.inference.turns import Block, LlmText, ToolCall, ToolUse, Turn, User
@@ -43,6 +51,9 @@ def uses(blocks: list[Block]) -> list[tuple[str, str]]:
 def statuses(frames: list[dict[str, Any]]) -> dict[str, str]:
     """How the calls ended, by id, in the order of their ends."""
     return {frame["id"]: frame["data"]["status"] for frame in of(frames, "tool.done")}
+
+
+FAILURE = InferenceFailed("The model is gone.")
 
 
 @tool
@@ -94,6 +105,37 @@ async def test_cancel_in_text():
     assert ends(frames) == ["cancelled", "completed"]
     [partial] = [block for block in blocks if isinstance(block, LlmText)]
     assert (partial.text, partial.stopped) == ("Hel", True)
+
+
+@virtual
+@pytest.mark.parametrize("failing", [False, True])
+async def test_what_is_cut_off_before_a_word_is_no_word(failing: bool):
+    gate = Gate("middle")
+    bench = Bench(model([" \n", gate, *([FAILURE] if failing else [])]))
+    await bench.ask("one")
+    await gate.reached()
+    if failing:
+        gate.open()
+    else:
+        await bench.cancel()
+    blocks = await bench.next_request()
+    assert said(blocks) == [f"[no answer: {'failed' if failing else 'stopped'}]"]
+
+
+@virtual
+@pytest.mark.parametrize("cut", [False, True])
+async def test_half_a_character_does_not_stay_in_the_history(cut: bool):
+    gate = Gate("middle")
+    bench = Bench(model([TextDelta("a\ud83d"), TextDelta("\ude00 b\ud83d"), gate]))
+    await bench.ask("one")
+    await gate.reached()
+    if cut:
+        await bench.cancel()
+    gate.open()
+    blocks = await bench.next_request()
+    assert said(blocks) == ["a😀 b\ufffd"]
+    [first, _] = of(await bench.lawful(), "llm.final")
+    assert first["data"]["text"] == "a😀 b\ufffd"
 
 
 @virtual
@@ -220,8 +262,6 @@ async def test_cancel_after_the_end():
 
 
 # Engine
-
-FAILURE = InferenceFailed("The model is gone.")
 
 
 def cleaning_up(*steps: Step) -> ScriptedEngine:
@@ -449,6 +489,101 @@ async def test_a_model_that_asks_for_ever():
     assert [*statuses(frames).values()] == ["success", "success", "skipped"]
     assert ends(frames) == ["max_iterations", "completed"]
     assert [status for status, _ in uses(blocks)] == ["success", "success", "skipped"]
+
+
+@virtual
+async def test_a_model_that_may_use_no_tool_asks_for_one():
+    bench = Bench(
+        model([call("echo", "a")]),
+        tools=[echo],
+        profiles=[Profile(slug="chat", tools=("echo",), tool_choice="none")],
+    )
+    await bench.ask("one")
+    blocks = await bench.next_request()
+    frames = await bench.lawful()
+    assert statuses(frames) == {"a": "error"}
+    assert not of(frames, "tool.delta")
+    assert uses(blocks) == [("error", "unknown tool 'echo'; expected one of: (none).")]
+    assert [offer.tools for offer in bench.model.offers] == [()] * 3
+
+
+@virtual
+async def test_a_model_that_must_use_a_tool_is_told_so_once():
+    bench = Bench(
+        model([call("echo", "a")]),
+        tools=[echo],
+        profiles=[Profile(slug="chat", tools=("echo",), tool_choice="required")],
+    )
+    await bench.ask("one")
+    await bench.next_request()
+    assert [offer.choice for offer in bench.model.offers] == ["required", "auto", "required"]
+
+
+@tool(secrets={"password"})
+async def login(name: str, password: str) -> str:
+    return f"{name} is in"
+
+
+@virtual
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [
+        ("login", {"name": "anna", "password": "hunter2"}),
+        ("login", '{"name": "anna", "password": "hunter2"'),
+        ("log_in", {"name": "anna", "password": "hunter2"}),
+        ("log_in", '{"password": "hunter2"'),
+    ],
+    ids=["not allowed", "not allowed and broken", "made up", "made up and broken"],
+)
+async def test_the_secret_of_a_tool_that_may_not_be_called_is_in_no_frame(
+    name: str, arguments: dict[str, Any] | str
+):
+    bench = Bench(
+        model([ToolCall(call_id="a", name=name, arguments=arguments)]),
+        tools=[echo, login],
+        profiles=[Profile(slug="chat", tools=("echo",))],
+    )
+    await bench.ask("one")
+    blocks = await bench.next_request()
+    frames = await bench.lawful()
+    assert statuses(frames) == {"a": "error"}
+    assert "hunter2" not in f"{frames}{uses(blocks)}"
+    [start] = of(frames, "tool.start")
+    if isinstance(arguments, dict):
+        assert start["data"]["input"] == {"name": "anna", "password": "•••"}
+
+
+odd_calls = st.builds(
+    ToolCall,
+    call_id=st.sampled_from(["", "a", "a", "b", "a:result", "é", "a b", "\ud800", "x" * 300]),
+    name=st.sampled_from(["echo", "echo", "", "ehco", "\udfff", "n" * 300, "a b"]),
+    arguments=st.one_of(
+        st.sampled_from(['{"te', "", "\ud83d", "null"]),
+        st.dictionaries(
+            st.sampled_from(["text", "\ud800", ""]),
+            st.sampled_from(["ha", "\ud800", 2**80, float("nan"), [[]], None]),
+        ),
+    ),
+)
+
+
+@virtual
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.lists(odd_calls, min_size=1, max_size=3), min_size=1, max_size=3))
+async def test_whatever_calls_a_model_makes(asks: list[list[ToolCall]]):
+    # Blocks have ids of their own, also where Hypothesis takes one call twice.
+    asked = [[ToolCall(**call_of(each)) for each in ask] for ask in asks]
+    bench = Bench(model(*asked), tools=[echo], executor=EXECUTOR)
+    await bench.ask("one")
+    blocks = await bench.next_request()
+    frames = await bench.lawful()
+    assert len(of(frames, "tool.done")) == sum(map(len, asked)) == len(uses(blocks))
+    assert ends(frames) == ["completed", "completed"]
+    await bench.aclose()
+
+
+def call_of(call: ToolCall) -> dict[str, Any]:
+    return {"call_id": call.call_id, "name": call.name, "arguments": call.arguments}
 
 
 # Queue and keys

@@ -27,7 +27,15 @@ from sessions_app.inference.events import (
 )
 from sessions_app.inference.middleware import system_prompt
 from sessions_app.inference.runner import Cancellation, InferenceRunner
-from sessions_app.inference.turns import Block, LlmText, System, Turn, TurnMetadata, User
+from sessions_app.inference.turns import (
+    Block,
+    LlmText,
+    Reasoning,
+    System,
+    Turn,
+    TurnMetadata,
+    User,
+)
 from sessions_app.testing import (
     FLUSHED,
     AbsorbCancel,
@@ -183,6 +191,15 @@ async def test_an_empty_answer_is_no_word():
 
     turn = await Run(Silent()).end()
     assert answer(turn).text.startswith("[no answer: ")
+
+
+async def test_a_thought_after_the_words_is_not_the_last_word():
+    class Afterthought(ScriptedEngine):
+        async def infer(self, turn: Turn) -> Turn:
+            return (await super().infer(turn)).with_blocks(Reasoning(text="hm"))
+
+    turn = await Run(Afterthought("hello")).end()
+    assert [type(block) for block in turn.blocks] == [User, LlmText, Reasoning]
 
 
 async def test_the_turn_that_was_passed_in_is_never_changed():
