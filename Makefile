@@ -39,7 +39,7 @@ LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --genera
 
 lock: ## Lock the requirements again: ARGS=--upgrade
 	$(SETUP) check
-	for name in requirements requirements-mcp requirements-dev requirements-tools; do \
+	for name in requirements requirements-mcp requirements-otel requirements-dev requirements-tools; do \
 		$(LOCK) $$name.in -o $$name.txt || exit 1; \
 	done
 	$(LOCK) --no-deps requirements-local.in -o requirements-local.txt

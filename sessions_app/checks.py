@@ -14,6 +14,9 @@ from .conf import SessionSettings, given, session_builder, session_settings
 from .inference.engines.catalog import check_spec
 from .inference.errors import ConfigurationError
 from .inference.mcp import check_prefixes, require_packages
+from .inference.packages import installed
+
+TRACING_PACKAGES = ("opentelemetry.sdk", "opentelemetry.exporter.otlp.proto.http")
 
 
 @register
@@ -23,6 +26,7 @@ def check_session_settings(
     """WEBCHAT's session keys have the right types; profiles and models can be built."""
     errors: list[CheckMessage] = list(_wrong_values())
     if not errors:
+        errors += _untraceable()
         errors += _duplicate_slugs()
         errors += _unusable_models()
         errors += _unusable_mcp_servers()
@@ -49,6 +53,16 @@ def _wrong_values() -> Iterator[CheckMessage]:
                 hint=f"Expected {_described(field.type)}; see docs/settings.md.",
                 id="sessions_app.E002",
             )
+
+
+def _untraceable() -> Iterator[CheckMessage]:
+    missing = [name for name in TRACING_PACKAGES if not installed(name)]
+    if session_settings().tracing and missing:
+        yield Error(
+            f"WEBCHAT['TRACING'] is on, and {', '.join(missing)} cannot be imported.",
+            hint="Install what it needs: pip install -r requirements-otel.txt.",
+            id="sessions_app.E008",
+        )
 
 
 def _duplicate_slugs() -> Iterator[CheckMessage]:

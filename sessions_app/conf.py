@@ -62,6 +62,8 @@ class SessionSettings(msgspec.Struct, frozen=True, kw_only=True, rename="upper")
     conversation_ttl: Seconds = 24 * 3600.0
     memory_budget: Annotated[int, msgspec.Meta(ge=1)] = 512 * 1024 * 1024
     idempotency_ttl: Seconds = 24 * 3600.0
+    tracing: bool = False
+    tracing_content: bool = False
 
     def credentials(self) -> Credentials:
         return Credentials(

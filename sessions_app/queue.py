@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass
+from contextvars import Context, copy_context
+from dataclasses import dataclass, field
 
 from .inference.errors import NotQueued, QueueFull
 from .inference.events import QueuedPrompt, QueueUpdated
@@ -19,7 +20,7 @@ class Prompt:
 
     `profile` becomes the session's from then on; `runtime` (its overrides applied) and `step_mode`
     are for this prompt alone. None: as the session has it when the prompt is taken up. `queued_ms`:
-    since when it waits.
+    since when it waits. `context` is that of whoever sent it: a prompt that waits runs in it too.
     """
 
     text: str
@@ -28,6 +29,7 @@ class Prompt:
     runtime: Profile | None = None
     step_mode: bool | None = None
     queued_ms: int | None = None
+    context: Context = field(default_factory=copy_context, compare=False, repr=False)
 
 
 class PromptQueue:

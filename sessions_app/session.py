@@ -419,12 +419,13 @@ class Session:
             return
         self._sink.publish(self._queue.as_event())
         try:
-            self.start(prompt)
+            prompt.context.run(self.start, prompt)
         except Exception as error:
             # Ended as any other: taken up, failed, next.
             logger.exception("a queued prompt of %s could not be started", self.id)
             _, runtime = self._wanted(prompt)
-            self._begin(prompt, InferenceRunner(_Broken(runtime.model, error)))
+            broken = InferenceRunner(_Broken(runtime.model, error))
+            prompt.context.run(self._begin, prompt, broken)
 
     async def _persist(self, turn: Turn) -> None:
         try:

@@ -37,7 +37,7 @@ from sessions_app.inference.engine import Engine
 from sessions_app.inference.tools import Tool
 from sessions_app.manager import SessionManager
 from sessions_app.metrics import SessionCollector, SessionMetrics
-from sessions_app.observing import log_inference
+from sessions_app.observing import EventObserver, log_inference
 from sessions_app.profiles import Profiles
 
 from .access_log import AccessLog
@@ -55,6 +55,13 @@ def build_hub(*, engine: Engine | None = None, tools: Iterable[Tool] = ()) -> Hu
     builder = session_builder(sessions, engine=engine, tools=tools)
     for profile in profiles:
         builder.prepare(profile.model)
+    observers: list[EventObserver] = [log_inference]
+    if sessions.tracing:
+        from sessions_app.tracing import InferenceSpans
+
+        from .tracing import tracer
+
+        observers.append(InferenceSpans(tracer(), content=sessions.tracing_content))
     allowed_tools = {*builder.tools.names, *(name for each in profiles for name in each.tools)}
     metrics = CollectorRegistry()
     ProcessCollector(registry=metrics)
@@ -66,10 +73,7 @@ def build_hub(*, engine: Engine | None = None, tools: Iterable[Tool] = ()) -> Hu
         limits=sessions.limits(),
         turn_store=sessions.load_turn_store(),
         turn_persister=sessions.load_turn_persister(),
-        observers=[
-            log_inference,
-            SessionMetrics(metrics, tools=allowed_tools),
-        ],
+        observers=[*observers, SessionMetrics(metrics, tools=allowed_tools)],
     )
     metrics.register(SessionCollector(manager.statistics))
     layer = get_channel_layer()

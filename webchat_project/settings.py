@@ -92,6 +92,8 @@ WEBCHAT = {
     "LOGIN_REQUIRED": env.bool("WEBCHAT_LOGIN_REQUIRED", default=False),
     "METRICS": env.bool("WEBCHAT_METRICS", default=False),
     "METRICS_TOKEN": env.str("WEBCHAT_METRICS_TOKEN", default=""),
+    "TRACING": env.bool("WEBCHAT_TRACING", default=False),
+    "TRACING_CONTENT": env.bool("WEBCHAT_TRACING_CONTENT", default=False),
     "PROFILES": [
         {
             "slug": "default",

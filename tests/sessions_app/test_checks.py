@@ -214,6 +214,17 @@ def test_an_mcp_server_without_the_library_is_an_error_with_the_line_to_run(
     assert "pip install -r requirements-mcp.txt" in str(error.hint)
 
 
+def test_tracing_without_its_packages_is_an_error_with_the_line_to_run(settings, monkeypatch):
+    assert found(settings, PROFILES=[DEFAULT], TRACING=True) == []
+    monkeypatch.setitem(sys.modules, "opentelemetry.sdk", None)
+    [error] = found(settings, PROFILES=[DEFAULT], TRACING=True)
+
+    assert error.id == "sessions_app.E008"
+    assert "opentelemetry.sdk" in error.msg
+    assert "pip install -r requirements-otel.txt" in str(error.hint)
+    assert found(settings, PROFILES=[DEFAULT], TRACING=False) == []
+
+
 @pytest.mark.parametrize("prefix", ["my", "my_files", "1"])
 def test_a_prefix_that_cannot_be_one_is_an_error(settings, prefix: str):
     servers = {prefix: {"command": sys.executable}}
