@@ -111,3 +111,11 @@ async function showSnapshot(url) {
   new Timeline(root, { epoch: "0", seq: 0 }).replace(snapshot);
   document.querySelector("[data-timeline]").replaceChildren(...root.children);
 }
+
+/** Takes the conversation's snapshot over the cards that are there. */
+async function takeSnapshot(url) {
+  const { Timeline } = await moduleNamed("timeline");
+  const snapshot = await (await fetch(url)).json();
+  const cursor = { epoch: snapshot.epoch, seq: snapshot.version };
+  new Timeline(document.querySelector("[data-timeline]"), cursor).replace(snapshot);
+}

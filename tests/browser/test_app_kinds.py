@@ -10,7 +10,7 @@ from uuid import uuid4
 import pytest
 from playwright.async_api import Browser, Locator, Route, expect
 
-from tests.browser.chat import Chat
+from tests.browser.chat import Chat, probe
 from tests.browser.conftest import OpenChat
 from tests.browser.test_tools import shows_the_same_however_it_came
 from tests.client import visitor
@@ -141,6 +141,11 @@ async def test_a_kind_that_nobody_knows_is_readable_json_that_follows_its_frames
     shown = await readable(chat, "mood").locator("pre").text_content()
     assert json.loads(shown or "") == {"b": 1, "a": None, "c": [1152921504606847000]}
     await shows_the_same_however_it_came(chat)
+    await chat.page.reload()
+    await chat.live()
+    await readable(chat, "mood").locator("summary").click()
+    await probe(chat.page, "takeSnapshot", f"/api/timeline?conv_id={chat.conv_id}")
+    await expect(readable(chat, "mood")).to_have_attribute("open", "")
 
 
 async def test_a_frame_after_a_reload_changes_the_card_that_the_server_drew(

@@ -58,7 +58,7 @@ export class Timeline {
     this.#seqs = new Map(entities.map(({ id, updatedSeq }) => [id, updatedSeq]));
     const classes = new Map(entities.map((entity) => [entity.id, cardFor(entity)]));
     for (const [id, card] of this.#cards) {
-      if (card.constructor === classes.get(id)) continue;
+      if (card.constructor.kind === classes.get(id)?.kind) continue;
       card.element.remove();
       this.#cards.delete(id);
       seen.delete(id);
