@@ -11,7 +11,7 @@ import pytest
 import pytest_asyncio
 
 from tests.client import Visitor, visitor
-from tests.live import METRICS_TOKEN, SERVERS, LiveServer, live_server, prepared_state
+from tests.live import METRICS_TOKEN, SERVERS, SHARED, LiveServer, live_server, prepared_state
 
 OPERATED = {
     "WEBCHAT_METRICS": "1",
@@ -45,7 +45,7 @@ def server(request: pytest.FixtureRequest) -> Iterator[LiveServer]:
     is parametrised with its loop's factory, and a fixture on that loop would end with it.
     """
     with asyncio.Runner() as runner:
-        context = live_server(request.param, env=OPERATED)
+        context = live_server(request.param, env={**OPERATED, **SHARED})
         yield runner.run(context.__aenter__())
         runner.run(context.__aexit__(None, None, None))
 

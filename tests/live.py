@@ -23,6 +23,8 @@ METRICS_TOKEN = "a-token-that-only-scrapers-have"
 APPLICATION = "webchat_project.asgi:application"
 START_SECONDS = 60  # a loaded machine; importing a provider alone takes seconds
 STOP_SECONDS = 20
+SHARED = {"WEBCHAT_DRAIN_TIMEOUT": "0.5"}
+"""The environment of a server that many tests share: it waits for nothing they leave running."""
 WITH_APPS = "tests.standins.prompted.settings"
 """A settings module that installs the examples and a test's own app."""
 

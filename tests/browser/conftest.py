@@ -12,7 +12,7 @@ from playwright.async_api import Browser, BrowserContext, Page, async_playwright
 
 from tests.browser.chat import Chat
 from tests.browser.echo import echo_model
-from tests.live import WITH_APPS, LiveServer, live_server
+from tests.live import SHARED, WITH_APPS, LiveServer, live_server
 
 ARGUMENTS = [
     "--no-sandbox",
@@ -48,7 +48,7 @@ async def browser() -> AsyncIterator[Browser]:
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def server() -> AsyncIterator[LiveServer]:
     """The default server; what differs between servers is not for a browser to find out."""
-    async with live_server("daphne") as running:
+    async with live_server("daphne", env=SHARED) as running:
         yield running
 
 
@@ -60,6 +60,7 @@ async def echo_server() -> AsyncIterator[LiveServer]:
             "WEBCHAT_MODEL": "openai-chat:echo",
             "OPENAI_BASE_URL": f"{model.url}/v1",
             "DJANGO_SETTINGS_MODULE": WITH_APPS,
+            **SHARED,
         }
         async with live_server("uvicorn", env=env) as running:
             yield running
