@@ -29,7 +29,7 @@ async def act(request: HttpRequest, conv_id: str) -> bool:
 
     Raises Http404 for who may not, and every WebchatError of the action.
     """
-    for name, action in _ACTIONS.items():
+    for name, action in ACTIONS.items():
         if name in request.POST:
             await action(request, conv_id, request.POST[name])
             return True
@@ -90,7 +90,7 @@ async def _decide(request: HttpRequest, conv_id: str, value: str) -> None:
     )
 
 
-_ACTIONS: Final[Mapping[str, Action]] = {
+ACTIONS: Final[Mapping[str, Action]] = {
     "stop": _stop,
     "remove": _remove,
     "run": _run,
