@@ -93,6 +93,11 @@ class Turn(msgspec.Struct, frozen=True, kw_only=True):
         """The same turn with `blocks` at its end."""
         return msgspec.structs.replace(self, blocks=self.blocks + blocks)
 
+    def without(self, *ids: str) -> Turn:
+        """The same turn without the blocks of those ids."""
+        kept = tuple(block for block in self.blocks if block.id not in ids)
+        return msgspec.structs.replace(self, blocks=kept)
+
     def with_system(self, text: str) -> Turn:
         """The same turn whose one system block says `text`; without one for "". Idempotent."""
         rest = tuple(block for block in self.blocks if not isinstance(block, System))

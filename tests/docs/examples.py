@@ -11,6 +11,8 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.machinery import ModuleSpec
+from importlib.util import module_from_spec
 from pathlib import Path
 from types import ModuleType
 
@@ -46,26 +48,30 @@ def examples(page: Path) -> list[Example]:
 
 
 @contextmanager
-def importing() -> Iterator[Callable[[Example], ModuleType]]:
-    """Within the block, what is given is imported under its name; after it, it is forgotten."""
+def importing() -> Iterator[Callable[..., ModuleType]]:
+    """Within the block, what is given is imported under its name; after it, it is forgotten.
+
+    Further arguments are names that the module finds.
+    """
     made: list[str] = []
 
-    def imported(example: Example) -> ModuleType:
+    def imported(example: Example, **names: object) -> ModuleType:
         package, _, name = example.module_name.rpartition(".")
         if package and package not in sys.modules:
-            _add(ModuleType(package))
-        module = _add(ModuleType(example.module_name))
+            _add(ModuleSpec(package, None, is_package=True))
+        module = _add(ModuleSpec(example.module_name, None, origin=str(example.page)))
         if package:
             setattr(sys.modules[package], name, module)
+        vars(module).update(names)
         # Its lines are those of the page, in a traceback too.
         code = "\n" * (example.line - 1) + example.code
         exec(compile(code, str(example.page), "exec"), module.__dict__)
         return module
 
-    def _add(module: ModuleType) -> ModuleType:
-        module.__file__ = module.__name__
-        sys.modules[module.__name__] = module
-        made.append(module.__name__)
+    def _add(spec: ModuleSpec) -> ModuleType:
+        module = sys.modules[spec.name] = module_from_spec(spec)
+        module.__file__ = spec.name
+        made.append(spec.name)
         return module
 
     try:

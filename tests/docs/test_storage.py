@@ -169,6 +169,18 @@ async def test_how_an_inference_ended_is_kept_with_its_turn(shop: ModuleType):
     assert turn.metadata.outcome == "failed"
 
 
+async def test_what_a_stop_of_the_server_ended_is_kept(shop: ModuleType):
+    gate = Gate("middle")
+    engine = ScriptedEngine("Hel", gate)
+    async with running_hub(engine=engine), ChatClient(visitor="anna") as client:
+        await client.send("hi")
+        await gate.reached()
+
+    kept = await store_of(shop)().load(client.conv_id)
+    assert kept.turns[-1].metadata.outcome == "cancelled"
+    assert kept.turns[-1].blocks[-1].text == "Hel"
+
+
 # Files
 
 
