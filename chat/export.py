@@ -78,7 +78,7 @@ def _assistant(card: Card) -> Iterable[str]:
 
 def _thinking(card: Card) -> Iterable[str]:
     ms = card.props.get("metadata", {}).get("durationMs")
-    took = "" if ms is None else f" for {duration(ms)}"
+    took = f" for {duration(ms)}" if ms else ""
     summary = card.props.get("summary")
     return _folded(
         f"Thought{took}{f': {summary}' if summary else ''}", [harmless(card.props["content"])]
@@ -87,7 +87,7 @@ def _thinking(card: Card) -> Iterable[str]:
 
 def _tool_call(card: Card) -> Iterable[str]:
     results = [result.props for result in card.cards if result.name == "tool_result"]
-    took = "".join(f", {duration(result['durationMs'])}" for result in results)
+    took = "".join(f", {duration(ms)}" for result in results if (ms := result["durationMs"]))
     inside = ["Arguments:", _code(card.props["input"])]
     for result in results:
         inside += ["Result:", _code(result["result"])]
@@ -120,7 +120,7 @@ def _inference(card: Card) -> Iterable[str]:
     facts = [
         props.get("model", ""),
         tokens(props.get("usage")),
-        duration(props.get("durationMs", "")),
+        duration(props.get("durationMs") or ""),
     ]
     yield f"*{_words(' · '.join(fact for fact in facts if fact))}*"
 

@@ -9,7 +9,11 @@ from typing import Any
 
 import pytest
 from django.core.checks import run_checks
+from django.template.loader import render_to_string
 
+from chat.app_kinds import default_kinds
+from chat.apps import hub
+from chat.cards import Card, arrange
 from chat.testing import ChatClient, Refusal
 from sessions_app.inference.events import ThinkingDelta
 from sessions_app.inference.tools import MASK, tool
@@ -79,6 +83,12 @@ async def timeline(client: ChatClient) -> dict[str, Any]:
     return body
 
 
+async def inference(client: ChatClient) -> Card:
+    """The first answer as the page draws it."""
+    snapshot = await hub().streams.snapshot(client.conv_id)
+    return next(c for c in arrange(snapshot.entities, default_kinds) if c.name == "inference")
+
+
 async def test_after_a_restart_the_page_and_the_model_have_the_whole_history(shop: ModuleType):
     engine = ScriptedEngine([ThinkingDelta("hm"), "Let me pay.", PAY], ["Paid."], ["Hello."])
     async with running_hub(engine=engine), ChatClient(visitor="anna") as client:
@@ -90,6 +100,12 @@ async def test_after_a_restart_the_page_and_the_model_have_the_whole_history(sho
     async with running_hub(engine=again):
         async with ChatClient(client.conv_id, visitor="anna") as back:
             assert cards(await timeline(back)) == before
+            # Nobody knows any more how long it took, and nothing pretends to.
+            export = await back.get(f"/c/{back.conv_id}/export.md")
+            assert " ms" not in export.body
+            page = render_to_string("chat/cards/inference.html", {"card": await inference(back)})
+            assert "Thought" in page
+            assert " ms" not in page
             await back.ask("what did I pay?")
         [turn] = again.turns
 

@@ -29,9 +29,9 @@ export function tokens(usage) {
   return `${read} tokens in, ${written} out`;
 }
 
-/** `12 ms`, or `1.2 s`; nothing where nobody measured. */
+/** `12 ms`, or `1.2 s`; nothing where nobody measured, as in a history that is told again. */
 export function duration(ms) {
-  if (ms === undefined) return "";
+  if (!ms) return "";
   if (ms < 1_000) return `${ms} ms`;
   const tenths = Math.floor((ms + 50) / 100);
   return `${Math.floor(tenths / 10)}.${tenths % 10} s`;

@@ -28,6 +28,6 @@ export class ThinkingCard extends MessageCard {
   }
 
   #took(ms) {
-    slot(this.element, "duration").textContent = ms === undefined ? "" : ` for ${duration(ms)}`;
+    slot(this.element, "duration").textContent = ms ? ` for ${duration(ms)}` : "";
   }
 }
