@@ -16,7 +16,15 @@ from .access import Identity, can
 from .history import retold
 from .idempotency import IdempotencyKeys, request_hash
 from .inference.engine import Closing
-from .inference.errors import ConversationNotFound, Draining, RunInProgress, UnknownPause
+from .inference.errors import (
+    ConversationNotFound,
+    Draining,
+    NoActiveInference,
+    NotQueued,
+    Refused,
+    RunInProgress,
+    UnknownPause,
+)
 from .inference.events import EventSink
 from .inference.steps import Edits, PersonDecision, Resolution
 from .inference.tools import ToolRegistry
@@ -194,6 +202,7 @@ class SessionManager:
         runtime, step_mode = None, None
         if request.overrides:
             runtime, step_mode = overridden(base, request.overrides)
+        created = session is None
         if session is None:
             session = self._create(
                 request.conv_id or str(uuid4()), owner=request.owner, profile=base.slug
@@ -206,20 +215,29 @@ class SessionManager:
             runtime=runtime,
             step_mode=step_mode,
         )
-        answer = session.take(prompt, request.policy)
+        try:
+            answer = session.take(prompt, request.policy)
+        except Exception:
+            if created:
+                # As if nobody had asked: no empty conversation in a profile that cannot be built.
+                del self._sessions[session.id]
+                self._streams.forget(session.id)
+            raise
         self._keys.remember(request.owner, key, named, answer)
         return answer, False
 
     async def cancel(
         self, conv_id: str, *, inference_id: str | None = None, queue: bool = False
     ) -> str:
-        return await self._session(conv_id).cancel(inference_id, queue=queue)
+        idle = NoActiveInference("nothing runs in this conversation")
+        session = await self._live(conv_id, otherwise=idle)
+        return await session.cancel(inference_id, queue=queue)
 
     async def remove_queued(self, conv_id: str, key: str) -> None:
-        self._session(conv_id).remove(key)
+        (await self._live(conv_id, otherwise=NotQueued("nothing waits here"))).remove(key)
 
     async def run_queued_now(self, conv_id: str, key: str) -> str:
-        return self._session(conv_id).run_now(key)
+        return (await self._live(conv_id, otherwise=NotQueued("nothing waits here"))).run_now(key)
 
     async def set_step_mode(self, conv_id: str, enabled: bool, *, by: str) -> None:
         session = await self._load(conv_id)
@@ -228,7 +246,8 @@ class SessionManager:
         session.set_step_mode(enabled, by=by)
 
     async def pause_permissions(self, conv_id: str, pause_id: str) -> frozenset[str]:
-        for pause in self._session(conv_id).steps.open:
+        session = self._sessions.get(conv_id)
+        for pause in session.steps.open if session else ():
             if pause.pause_id == pause_id:
                 return pause.request.permissions
         return frozenset()
@@ -515,6 +534,12 @@ class SessionManager:
     def _refuse_when_closing(self) -> None:
         if self._closing:
             raise Draining("the server is restarting; try again in a few seconds")
+
+    async def _live(self, conv_id: str, *, otherwise: Refused) -> Session:
+        """The live session. Raises `otherwise` for an unloaded one, in which nothing runs."""
+        if conv_id not in self._sessions and await self._stored(conv_id) is not None:
+            raise otherwise
+        return self._session(conv_id)
 
     def _session(self, conv_id: str) -> Session:
         try:

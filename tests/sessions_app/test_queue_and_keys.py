@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from sessions_app.inference.errors import (
     BadOverride,
@@ -265,6 +262,15 @@ async def test_a_queued_prompt_whose_profile_breaks_says_which_and_runs_nothing_
     assert len(bench.engine.turns) == 2
 
 
+async def test_a_prompt_that_cannot_start_makes_no_conversation():
+    bench = Bench()
+    bench.unbuildable = {"broken"}
+    with pytest.raises(RuntimeError):
+        await bench.ask("one", "key", profile="broken")
+    assert await bench.manager.find("conv") is None
+    assert isinstance(await bench.ask("one", "key", owner=BERT), Started)
+
+
 async def test_overrides_run_with_the_profile_they_were_checked_against():
     gate = Gate("busy")
     bench = Bench(gate)
@@ -316,57 +322,6 @@ async def test_to_stop_another_inference_empties_no_queue():
     gate.open()
     await bench.idle()
     assert bench.taken() == ["one", "two"]
-
-
-@settings(max_examples=60, deadline=None)
-@given(
-    st.lists(
-        st.sampled_from(["ask", "interrupt", "cancel", "remove", "run", "empty", "wait"]),
-        max_size=14,
-    )
-)
-async def test_whatever_is_asked_in_whatever_order_nothing_runs_twice_or_is_lost(script: list[str]):
-    bench = Bench(Gate("for ever"), queue=3)
-    model: deque[str] = deque()
-    number = 0
-    await bench.ask("p0", "p0")
-    expected = ["p0"]
-    for action in script:
-        active = bool((info := await bench.manager.find("conv")) and info.running)
-        if action in ("ask", "interrupt"):
-            number += 1
-            name = f"p{number}"
-            policy = "queue" if action == "ask" else "interrupt"
-            try:
-                answer = await bench.ask(name, name, policy=policy)
-            except QueueFull:
-                assert len(model) == 3
-                continue
-            if isinstance(answer, Started):
-                expected.append(name)
-            elif action == "ask":
-                model.append(name)
-            else:
-                model.appendleft(name)
-        elif action == "remove" and model:
-            await bench.manager.remove_queued("conv", model.pop())
-        elif action == "run" and model:
-            await bench.manager.run_queued_now("conv", model[-1])
-            model.rotate()
-        elif action == "empty" and active:
-            await bench.manager.cancel("conv", queue=True)
-            model.clear()
-        elif action == "cancel" and active:
-            await bench.manager.cancel("conv")
-        # Whoever was asked to end has ended, and the next one has been taken up.
-        for _ in range(3):
-            await asyncio.sleep(1)
-        taken = bench.taken()
-        while len(expected) < len(taken):
-            expected.append(model.popleft())
-        assert taken == expected
-    await bench.manager.aclose()
-    assert len(bench.ends()) == len(bench.taken())
 
 
 # Idempotency
@@ -602,6 +557,22 @@ async def test_a_stream_that_cannot_be_unloaded_does_not_end_the_unloading():
         await asyncio.sleep(61)
     assert bench.unloaded == ["conv", "b"]
     await bench.manager.aclose()
+
+
+async def test_in_an_unloaded_conversation_nothing_runs_or_waits():
+    bench = Bench()
+    await bench.ask("one", "k")
+    await bench.idle()
+    bench.now += 301_000
+    await bench.manager.evict_idle()
+    with pytest.raises(NoActiveInference):
+        await bench.manager.cancel("conv")
+    with pytest.raises(NotQueued):
+        await bench.manager.remove_queued("conv", "k")
+    with pytest.raises(NotQueued):
+        await bench.manager.run_queued_now("conv", "k")
+    assert await bench.manager.pause_permissions("conv", "p") == frozenset()
+    assert bench.manager.statistics().live == 0
 
 
 async def test_an_old_conversation_is_forgotten_with_its_log():
