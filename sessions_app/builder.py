@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 
 from .inference.engine import Closing, Engine
@@ -32,6 +32,7 @@ class ProfileEngineBuilder:
         executor: ToolExecutor,
         load_user: LoadUser = nobody,
         loop: LoopConfig | None = None,
+        hidden: Collection[str] = (),
         inference_timeout: float,
         cancel_grace: float,
     ) -> None:
@@ -42,6 +43,7 @@ class ProfileEngineBuilder:
         self._executor = executor
         self._load_user = load_user
         self._loop = loop or LoopConfig()
+        self._hidden = hidden
         self._timeout = inference_timeout
         self._grace = cancel_grace
         self._engines: dict[str, Engine] = {}
@@ -80,6 +82,7 @@ class ProfileEngineBuilder:
             tools=self._tools_of(profile),
             known=self.tools,
             load_user=self._load_user,
+            hidden=self._hidden,
             timeout=self._timeout,
             cancel_grace=self._grace,
         )

@@ -21,6 +21,7 @@ from .inference.toolloop import LoopConfig
 from .inference.tools import Tool, ToolRegistry
 from .manager import ManagerLimits
 from .profiles import Profile
+from .secrets import secrets_in
 from .store import TurnPersister, TurnStore, unpersisted
 from .users import load_user
 
@@ -172,6 +173,7 @@ def session_builder(
         loop=LoopConfig(
             step_timeout=settings.step_timeout, approval_timeout=settings.approval_timeout
         ),
+        hidden=secrets_in([{"SECRET_KEY": django_settings.SECRET_KEY}, given()]),
         inference_timeout=settings.inference_timeout,
         cancel_grace=settings.cancel_grace,
     )

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import json
 import logging
-import re
 import sys
 import textwrap
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any, Literal, TypeAlias, get_args
-from urllib.parse import quote, unquote
+from urllib.parse import quote
 
 import structlog
 from structlog.stdlib import ProcessorFormatter
@@ -25,11 +24,6 @@ LOG_FORMS: tuple[LogForm, ...] = get_args(LogForm)
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 
 REDACTED = "[redacted]"
-SECRET_MIN_CHARS = 8
-"""A shorter value is as likely a word: masking it would spoil lines and hide nothing."""
-
-_SECRET_NAME = re.compile(r"key$|token|secret|password|authorization", re.IGNORECASE)
-_URL_PASSWORD = re.compile(r"://[^/@:\s]*:([^/@\s]+)@")
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime"}
 _NO_FIELDS = {"request", "response", "color_message", "taskName"}
 """What Django and uvicorn put into `extra` for their own formatters."""
@@ -82,34 +76,6 @@ def line_formatter(form: str, secrets: Iterable[str] = ()) -> ProcessorFormatter
     )
 
 
-def secrets_in(settings: Any) -> Iterator[str]:
-    """Every text under a name that speaks of a secret, and the password of every URL."""
-    if isinstance(settings, Mapping):
-        for name, value in settings.items():
-            if _SECRET_NAME.search(str(name)):
-                yield from _texts(value)
-            else:
-                yield from secrets_in(value)
-    elif isinstance(settings, list | tuple):
-        for value in settings:
-            yield from secrets_in(value)
-    elif isinstance(settings, str) and (password := _URL_PASSWORD.search(settings)):
-        yield unquote(password[1])
-
-
-def _texts(value: Any) -> Iterator[str]:
-    if isinstance(value, str):
-        yield value
-        # `Bearer <token>`: the token alone is as secret.
-        yield from value.split(" ")[1:]
-    elif isinstance(value, Mapping):
-        for inner in value.values():
-            yield from _texts(inner)
-    elif isinstance(value, list | tuple):
-        for inner in value:
-            yield from _texts(inner)
-
-
 class Cleaning:
     """A processor: every text of a line without secrets, and on one line by itself.
 
@@ -119,9 +85,8 @@ class Cleaning:
     def __init__(self, secrets: Iterable[str]) -> None:
         forms: set[str] = set()
         for secret in secrets:
-            if len(secret) >= SECRET_MIN_CHARS:
-                quoted = (repr(secret), json.dumps(secret), json.dumps(secret, ensure_ascii=False))
-                forms |= {secret, quote(secret, safe=""), *(form[1:-1] for form in quoted)}
+            quoted = (repr(secret), json.dumps(secret), json.dumps(secret, ensure_ascii=False))
+            forms |= {secret, quote(secret, safe=""), *(form[1:-1] for form in quoted)}
         # The longest first: a secret may be part of another.
         self._forms = tuple(sorted(forms, key=len, reverse=True))
 

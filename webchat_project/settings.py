@@ -5,7 +5,9 @@ from pathlib import Path
 import environ
 from csp.constants import NONE, SELF
 
-from .logs import logging_config, secrets_in
+from sessions_app.secrets import secrets_in
+
+from .logs import logging_config
 from .secret import secret_key
 
 env = environ.Env()

@@ -11,8 +11,8 @@ import asyncio
 import logging
 import threading
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias, get_args
 from uuid import uuid4
 
@@ -23,6 +23,8 @@ from .engine import Engine, Middleware, chain
 from .errors import InferenceFailed, InferenceTimedOut, StreamStalled, WebchatError
 from .events import EngineEvent, EventSink, Origin, StopReason, Usage, publishing_to
 from .executor import CANCELLED, ToolRun
+from .hiding import hiding
+from .tool_text import masked
 from .toolloop import LoopAborted, Observer, SnapshotPhase, ToolLoop
 from .tools import ToolRegistry, ToolSource
 from .turns import (
@@ -95,7 +97,8 @@ class InferenceRunner:
     """Runs turns through the tool loop, and each model call through middlewares around one engine.
 
     Keeps nothing between two runs. Without a loop, an inference is one model call. `tools` may be
-    called; of all that are `known`, the secrets are kept.
+    called; of all that are `known`, the secrets are kept. `hidden` are texts that no tool's result
+    and no failure's sentence may show.
     """
 
     def __init__(
@@ -108,6 +111,7 @@ class InferenceRunner:
         known: ToolRegistry | None = None,
         load_user: LoadUser = nobody,
         observer: Observer = unobserved,
+        hidden: Collection[str] = (),
         timeout: float | None = None,
         cancel_grace: float = 5.0,
     ) -> None:
@@ -118,6 +122,7 @@ class InferenceRunner:
         self._known = known
         self._load_user = load_user
         self._observer = observer
+        self._hidden = hidden
         self._timeout = timeout
         self._cancel_grace = cancel_grace
 
@@ -161,6 +166,8 @@ class InferenceRunner:
         if stopped_by_us:
             torn_down |= await self._stop(work)
         end = self._end(work, cancellation, failure, timed_out=stopped_by_us)
+        if end.error:
+            end = replace(end, error=masked(end.error, self._hidden))
         final = run.finish(end, self.model)
         keep(final)
         self._observe("final" if end.turn is not None else "failed", final)
@@ -199,7 +206,7 @@ class InferenceRunner:
             self._observe(phase, turn)
 
         infer = chain(call_engine, self._middlewares)
-        with publishing_to(run):
+        with publishing_to(run), hiding(self._hidden):
             try:
                 if self._loop is None:
                     return _Done(await infer(run.turn), "completed")

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 
 import msgspec
 
+from .hiding import hidden as everywhere_hidden
 from .tools import MASK, Arguments, Tool
 
 
@@ -38,12 +39,13 @@ def without_secrets(
 ) -> str:
     """`text` with every value of the tool's secret arguments masked, however it was quoted.
 
-    So are those of `hidden` arguments that are long enough to be told from other words.
+    So are those of `hidden` arguments that are long enough to be told from other words, and what
+    is hidden in the whole inference.
     """
     secrets = [secret for name in tool.secrets for secret in _leaves(arguments.get(name))]
     for name in hidden:
         secrets += (s for s in _leaves(arguments.get(name)) if len(s) >= LEAST_HIDDEN)
-    return masked(text, secrets)
+    return masked(text, (*secrets, *everywhere_hidden()))
 
 
 def masked(text: str, secrets: Iterable[str]) -> str:

@@ -10,7 +10,7 @@ import pytest
 from structlog.contextvars import bound_contextvars
 
 from tests.logs import written
-from webchat_project.logs import LOG_FORMS, REDACTED, logging_config, secrets_in
+from webchat_project.logs import LOG_FORMS, REDACTED, logging_config
 
 log = logging.getLogger("tests.of.the.log")
 
@@ -117,28 +117,6 @@ def test_a_trace_that_its_author_has_masked_takes_the_place_of_the_exceptions():
     with written() as output:
         log.handle(record)
     assert output.json[0]["exception"] == "Traceback\n  masked"
-
-
-def test_the_secrets_of_the_settings_are_found_by_their_names_and_in_addresses():
-    settings = {
-        "OPENAI_API_KEY": "key-1",
-        "METRICS_TOKEN": "token-2",
-        "DATABASES": {"default": {"PASSWORD": "pass-3", "NAME": "webchat"}},
-        "SERVERS": [{"headers": {"Authorization": "Bearer auth-4", "Accept": "x"}}],
-        "CHANNEL_LAYERS": {"hosts": ["redis://:p%40ss-5@localhost:6379/0", ("localhost", 6379)]},
-        "SECRETS": {"of": ["deep-6"]},
-        "QUEUE_LIMIT": 16,
-        "OPENAI_BASE_URL": "http://127.0.0.1:11434/v1",
-    }
-    assert set(secrets_in(settings)) == {
-        *("key-1", "token-2", "pass-3", "Bearer auth-4", "auth-4", "p@ss-5", "deep-6")
-    }
-
-
-def test_a_value_as_short_as_a_word_is_no_secret():
-    with written(secrets=["", "word"]) as output:
-        log.info("a word is a word")
-    assert output.json[0]["event"] == "a word is a word"
 
 
 @pytest.mark.parametrize("level", ["DEBUG", "ERROR", "nonsense"])
