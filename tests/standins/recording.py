@@ -5,28 +5,21 @@ from __future__ import annotations
 import asyncio
 
 from sessions_app.inference.engine import Engine
-from sessions_app.inference.events import EngineEvent, TextDelta, ThinkingDelta, publishing_to
+from sessions_app.inference.events import Event, Origin, publishing_to
 from sessions_app.inference.turns import Turn, User
+from sessions_app.testing import RecordingSink
 
 
-class Recorder:
-    """A RunSink that keeps what it hears."""
+class Recorder(RecordingSink):
+    """`spoken` is set by each event it hears."""
 
     def __init__(self) -> None:
-        self.events: list[EngineEvent] = []
+        super().__init__()
         self.spoken = asyncio.Event()
 
-    def publish(self, event: EngineEvent) -> None:
-        self.events.append(event)
+    def publish(self, event: Event, origin: Origin | None = None) -> None:
+        super().publish(event, origin)
         self.spoken.set()
-
-    @property
-    def text(self) -> str:
-        return "".join(event.text for event in self.events if isinstance(event, TextDelta))
-
-    @property
-    def thinking(self) -> str:
-        return "".join(event.text for event in self.events if isinstance(event, ThinkingDelta))
 
 
 async def ask(engine: Engine, prompt: str, recorder: Recorder) -> Turn:

@@ -107,7 +107,7 @@ ACTS = (
         prompt=_prompt("progress"),
         calls=lambda said: (_task("progress"),),
         before="This takes a few seconds, and the tool says how far it is.",
-        after="It said `{0}`",
+        after="The tool said {0}",
     ),
     Act(
         prompt=_prompt("huge result", "huge"),

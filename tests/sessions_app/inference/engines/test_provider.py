@@ -15,8 +15,9 @@ from sessions_app.inference.engines.transcript import STOPPED
 from sessions_app.inference.engines.wires import WIRES, Endpoint
 from sessions_app.inference.errors import ProviderFailed, StreamStalled
 from sessions_app.inference.events import (
-    EngineEvent,
+    Event,
     ModelCallFinished,
+    Origin,
     ProviderError,
     TextDelta,
     Usage,
@@ -236,10 +237,10 @@ async def test_cancelling_one_call_leaves_the_others_alone(
 class FullLog(Recorder):
     """Takes three events, then stalls."""
 
-    def publish(self, event: EngineEvent) -> None:
+    def publish(self, event: Event, origin: Origin | None = None) -> None:
         if len(self.events) == 3:
             raise StreamStalled("the log is full")
-        super().publish(event)
+        super().publish(event, origin)
 
 
 @pytest.mark.parametrize("prompt", ["deltas 1000", "think " + "on " * 100])
