@@ -220,6 +220,7 @@ class LiveSessionAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # there are
             "arguments": _arguments(request) if decision == "edit" else {},
             "message": request.POST.get("message", ""),
             "problem": problem,
+            "is_rough": decision == "abort",
         }
         title = f"{DECISIONS[cast(Decision, decision)]}?"
         return self._page(request, "decide", title, context, status=422 if problem else 200)

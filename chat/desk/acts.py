@@ -32,7 +32,8 @@ class Operator:
 class Act:
     """One thing to do. `perform(conv_id, by)` returns what was done, or raises Refused.
 
-    `useful` tells whether it would change anything about a session as it is.
+    `useful` tells whether it would change anything about a session as it is; one that `is_rough`
+    takes something away.
     """
 
     slug: str
@@ -41,6 +42,7 @@ class Act:
     needs: Action
     perform: Callable[[str, str], Awaitable[str]]
     useful: Callable[[Row], bool] = lambda row: True
+    is_rough: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -158,6 +160,7 @@ ACTS: Mapping[str, Act] = {
             needs="step",
             perform=_step_on,
             useful=lambda row: not row.session.step_mode,
+            is_rough=False,
         ),
         Act(
             slug="step-off",
@@ -166,6 +169,7 @@ ACTS: Mapping[str, Act] = {
             needs="step",
             perform=_step_off,
             useful=lambda row: row.session.step_mode,
+            is_rough=False,
         ),
         Act(
             slug="drop",

@@ -22,7 +22,7 @@ STATES = {
     "running": "Running",
     "idle": "Idle",
 }
-ALSO = {"queued": "With prompts in the queue", "errors": "With errors"}
+ALSO = {"queued": "Queued prompts", "errors": "With errors"}
 
 
 @dataclass(frozen=True, slots=True)

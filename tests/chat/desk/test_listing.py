@@ -117,7 +117,7 @@ def test_filters_count_what_they_would_leave():
     counts = {choice.display: choice.count for choice in by_state.choices}
     assert counts["All"] == 3
     assert (counts["Running"], counts["Paused"], counts["Idle"]) == (1, 0, 2)
-    assert (counts["With prompts in the queue"], counts["With errors"]) == (1, 1)
+    assert (counts["Queued prompts"], counts["With errors"]) == (1, 1)
     assert {choice.display: choice.count for choice in by_profile.choices} == {
         "All": 4,
         "default": 3,

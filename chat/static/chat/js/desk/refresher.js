@@ -1,3 +1,5 @@
+import { serverClock } from "./clock.js";
+
 const EVERY_MS = 3_000;
 const SLOWEST_MS = 30_000;
 const PATIENCE_MS = 10_000;
@@ -14,7 +16,7 @@ export class Refresher {
   #apply;
   #timer = null;
   #failures = 0;
-  #asOf = new Date();
+  #asOf = Date.now();
   #paused = false;
   #over = false;
 
@@ -65,7 +67,7 @@ export class Refresher {
       if (this.#resting()) return;
       const note = this.#apply(fresh);
       this.#failures = 0;
-      this.#asOf = new Date();
+      this.#asOf = Date.now();
       this.#freshness.say("live", [`Live, as of ${this.#clock()}.`, note].filter(Boolean).join(" "));
       this.#schedule(EVERY_MS);
     } catch (error) {
@@ -98,6 +100,6 @@ export class Refresher {
   }
 
   #clock() {
-    return this.#asOf.toLocaleTimeString([], { hour12: false });
+    return serverClock(this.#asOf).slice(0, 8);
   }
 }

@@ -1,6 +1,7 @@
 import { ApiError, get } from "../api.js";
 import { slot } from "../slot.js";
 import { Stream } from "../stream.js";
+import { serverClock } from "./clock.js";
 
 const KEPT = 500;
 const NAME_EVERY_MS = 1_500;
@@ -47,7 +48,7 @@ export class Tail {
     item.dataset.type = event.type;
     item.dataset.seq = event.seq;
     slot(item, "seq").textContent = event.seq;
-    slot(item, "at").textContent = new Date().toLocaleTimeString([], { hour12: false });
+    slot(item, "at").textContent = serverClock();
     slot(item, "type").textContent = event.type;
     slot(item, "size").textContent = `${new Blob([text]).size} bytes`;
     slot(item, "json").textContent = JSON.stringify({ sem: true, event }, null, 2);

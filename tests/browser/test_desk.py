@@ -1,0 +1,175 @@
+"""The operator's desk in a real browser, and the rest of the admin under the site's policy."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import TypeAlias
+
+import pytest
+import pytest_asyncio
+from playwright.async_api import Page, expect
+
+from tests.browser.conftest import OpenChat
+from tests.client import Visitor, visitor
+from tests.live import LiveServer
+
+pytestmark = [pytest.mark.asyncio(loop_scope="session")]
+
+LIST = "/admin/sessions_app/livesession/"
+
+OpenDesk: TypeAlias = Callable[..., Awaitable[Page]]
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def password(server: LiveServer) -> str:
+    """Of the server's one superuser, `operator`."""
+    said = re.search(r"password (\S+)", server.manage("operator"))
+    assert said
+    return said[1]
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def desk(server: LiveServer, visit: OpenChat, password: str) -> OpenDesk:
+    """Opens a page of the admin as the operator."""
+
+    async def opened(path: str, **options: object) -> Page:
+        chat = await visit(f"{server.url}/admin/login/?next={path}", **options)
+        await chat.page.get_by_label("Username").fill("operator")
+        await chat.page.get_by_label("Password").fill(password)
+        await chat.page.get_by_role("button", name="Log in").click()
+        await expect(chat.page).to_have_url(f"{server.url}{path}")
+        return chat.page
+
+    return opened
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def anna(server: LiveServer) -> AsyncIterator[Visitor]:
+    """Whose inferences have ended after each test: the server waits for them when it stops."""
+    async with visitor(server.url) as somebody:
+        yield somebody
+        for conversation in await somebody.get("/api/conversations"):
+            cancelled = {"conv_id": conversation["conv_id"], "queue": True}
+            await somebody.post("/api/chat/cancel", cancelled)
+
+
+async def look_again(page: Page) -> None:
+    """Has the page refresh itself now, as when it is shown after it was hidden."""
+    await page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
+
+
+async def test_no_page_of_the_admin_offends_against_the_policy(
+    server: LiveServer, desk: OpenDesk, anna: Visitor
+):
+    await anna.chat("hang", "walk")
+    page = await desk("/admin/")
+    for path in (
+        "/admin/auth/user/",
+        "/admin/auth/user/add/",
+        "/admin/auth/user/1/change/",
+        "/admin/auth/user/1/delete/",
+        "/admin/auth/group/add/",
+        "/admin/password_change/",
+        LIST,
+        f"{LIST}walk/",
+        f"{LIST}never/",
+    ):
+        await page.goto(f"{server.url}{path}")
+        assert await page.evaluate("window.__violations") == [], path
+
+
+async def test_the_list_keeps_itself_fresh_and_what_one_does_there(
+    server: LiveServer, desk: OpenDesk, anna: Visitor
+):
+    await anna.chat("hang", "fresh-1")
+    page = await desk(f"{LIST}?q=fresh-")
+    await page.evaluate("window.notReloaded = true")
+    row = page.locator('[data-key="fresh-1"]')
+    await expect(row).to_contain_text("Waiting for the model")
+    await anna.chat("hang", "fresh-2")
+    # By itself, within seconds; the other times we do not wait for it.
+    await expect(page.locator('[data-key="fresh-2"]')).to_be_visible()
+
+    box = row.get_by_role("checkbox")
+    await box.check()
+    await expect(page.locator("[data-selected]")).to_have_text("1 of 2 selected")
+    await anna.chat("hang", "fresh-3")
+    await anna.post("/api/chat/cancel", {"conv_id": "fresh-1"})
+    await look_again(page)
+    await expect(row).to_contain_text("Idle")
+    await expect(box).to_be_checked()
+    await expect(box).to_be_focused()
+    await expect(page.locator("[data-freshness]")).to_contain_text("Rows keep their places")
+    await expect(page.locator('[data-key="fresh-3"]')).to_have_count(0)
+    await box.uncheck()
+    await page.get_by_label("Search live sessions").focus()
+    await page.mouse.move(0, 0)
+    await look_again(page)
+    await expect(page.locator('[data-key="fresh-3"]')).to_be_visible()
+    assert await page.evaluate("window.notReloaded")
+
+    await page.context.set_offline(True)
+    await expect(page.locator("[data-freshness]")).to_contain_text("You are offline. What you see")
+    await page.context.set_offline(False)
+    await expect(page.locator("[data-freshness]")).to_contain_text("Live, as of")
+
+    await page.get_by_label("Select all sessions on this page").check()
+    await page.get_by_label("Action").select_option("Cancel the inference")
+    await page.get_by_role("button", name="Go").click()
+    await expect(page.get_by_role("heading", name="Cancel the inference?")).to_be_visible()
+    await page.get_by_role("button", name="Yes, cancel the inference").click()
+    await expect(page.get_by_text("The inference was asked to end: 2 sessions")).to_be_visible()
+    assert page.url == f"{server.url}{LIST}?q=fresh-"
+
+
+async def test_a_pause_is_decided_and_its_frames_are_followed(desk: OpenDesk, anna: Visitor):
+    await anna.post("/chat/agent", {"prompt": "approve", "conv_id": "pause-1"})
+    page = await desk(f"{LIST}pause-1/")
+    frames = page.locator("[data-frames]")
+    await expect(frames.get_by_role("status")).to_have_text("Following live.")
+    await expect(frames.locator("li").last).to_contain_text("PauseOpened → debugger.pause")
+    arguments = page.get_by_label("demo_send_note")
+    await arguments.fill('{"text": "')
+    await anna.post("/chat", {"prompt": "and this waits", "conv_id": "pause-1"})
+    await look_again(page)
+    await expect(page.locator('[data-live="queue"]')).to_contain_text("and this waits")
+    await expect(arguments).to_have_value('{"text": "')
+    await page.get_by_role("button", name="Run with these arguments").click()
+    await page.get_by_role("button", name="Yes, run with these arguments").click()
+    await expect(page.get_by_role("alert")).to_contain_text("no JSON object")
+    await page.get_by_label("Arguments of").fill('{"text": "mended"}')
+    await page.get_by_role("button", name="Yes, run with these arguments").click()
+    await expect(page.get_by_text("The pause ended as edit")).to_be_visible()
+    await expect(page.locator('[data-live="timing"]')).to_contain_text("completed")
+    await expect(page.locator('[data-live="turns"]')).to_contain_text("The note was left.")
+
+    await expect(frames.get_by_role("status")).to_have_text("Following live.")
+    await frames.get_by_label("Type").select_option("chat.message")
+    await expect(frames.locator("li:visible")).to_have_count(2)
+    await anna.post("/chat", {"prompt": "what is this", "conv_id": "pause-1"})
+    await expect(frames.locator("li:visible")).to_have_count(3)
+    newest = frames.locator("li:visible").last
+    await expect(newest).to_contain_text("PromptTaken → chat.message")
+    await newest.locator("summary").click()
+    await expect(newest.locator("pre")).to_contain_text('"content": "what is this"')
+
+
+async def test_only_tables_scroll_sideways_on_a_small_screen(
+    server: LiveServer, desk: OpenDesk, anna: Visitor
+):
+    conv_id = f"narrow-{'x' * 90}"
+    await anna.post("/chat/agent", {"prompt": "approve", "conv_id": conv_id})
+    page = await desk(f"{LIST}{conv_id}/", viewport={"width": 360, "height": 640})
+    for path in (f"{LIST}{conv_id}/", LIST):
+        await page.goto(f"{server.url}{path}")
+        assert await page.evaluate("document.documentElement.scrollWidth") == 360, path
+
+
+async def test_without_scripts_the_pages_read_and_act(desk: OpenDesk, anna: Visitor):
+    await anna.chat("hang", "plain-1")
+    page = await desk(f"{LIST}plain-1/", java_script_enabled=False)
+    await expect(page.locator("[data-frames]")).to_contain_text("InferenceStarted")
+    await page.get_by_role("button", name="Cancel the inference").click()
+    await page.get_by_role("button", name="Yes, cancel the inference").click()
+    await expect(page.get_by_text("The inference was asked to end: plain-1")).to_be_visible()
