@@ -264,7 +264,7 @@ class Translator:
         metadata = frames.Metadata(
             model=call.model,
             stop_reason=stop_reason,
-            duration_ms=self._now() - segment.started_ms,
+            duration_ms=None if cause.retold else self._now() - segment.started_ms,
             usage=_usage(usage),
         )
         kind = frames.ThinkingFinal if segment.thinking else frames.LlmFinal
@@ -337,9 +337,10 @@ class Translator:
 class _Cause:
     """The ids that every frame of an inference carries."""
 
-    __slots__ = ("ids",)
+    __slots__ = ("ids", "retold")
 
     def __init__(self, origin: Origin | None) -> None:
+        self.retold = origin is not None and origin.retold
         self.ids: dict[str, str] = (
             {}
             if origin is None

@@ -42,6 +42,7 @@ def retold(turns: Sequence[Turn], *, profile: str) -> Iterator[tuple[Origin, Tol
         origin = Origin(
             inference_id=inference_id or str(uuid5(NAMESPACE_OID, f"inference {prompt.id}")),
             turn_id=turn.id if turn is not None else str(uuid5(NAMESPACE_OID, f"turn {prompt.id}")),
+            retold=True,
         )
         outcome = turn.metadata.outcome if turn is not None else None
         yield origin, tuple(_told(prompt, blocks, origin, outcome, profile))

@@ -291,10 +291,14 @@ INTERNAL_EVENTS: tuple[type[Event], ...] = (Status, ProviderError)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Origin:
-    """Which inference caused an event."""
+    """Which inference caused an event.
+
+    One that is `retold` ended in an earlier process: nobody knows how long anything in it took.
+    """
 
     inference_id: str
     turn_id: str
+    retold: bool = False
 
 
 class EventSink(Protocol):

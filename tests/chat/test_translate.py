@@ -224,6 +224,18 @@ def test_a_final_has_what_the_provider_said_of_its_call():
     )
 
 
+def test_what_is_told_again_has_no_time_of_its_own():
+    clock = Clock()
+    translator = Translator("conv", monotonic_ms=clock)
+    again = Origin(inference_id="i", turn_id="t", retold=True)
+    translator.translate(CALL, again)
+    translator.translate(TextDelta("a"), again)
+    clock.ms = 350
+    [final] = translator.translate(ModelCallFinished(), again)
+    assert isinstance(final, frames.LlmFinal)
+    assert final.metadata.duration_ms is None
+
+
 def test_the_end_has_the_sum_of_usage_its_error_and_its_duration():
     [finished] = translated(end("failed", error="No.", usage=Usage(output_tokens=9)))
     assert isinstance(finished, frames.InferenceFinished)

@@ -90,8 +90,8 @@ def test_turns_that_were_kept_name_their_inferences_and_how_they_ended():
     origins = [origin for origin, _ in retold((one, two), profile="chat")]
 
     assert origins == [
-        Origin(inference_id="i1", turn_id=one.id),
-        Origin(inference_id="i2", turn_id=two.id),
+        Origin(inference_id="i1", turn_id=one.id, retold=True),
+        Origin(inference_id="i2", turn_id=two.id, retold=True),
     ]
     ends = [events[-1] for events in told(one, two)]
     assert [e.status for e in ends if isinstance(e, InferenceFinished)] == [
