@@ -109,6 +109,17 @@ class StreamCoordinator:
         task.cancel()
         await asyncio.wait({task})
 
+    async def drop(self) -> None:
+        """The log is gone: forgets what was not written, and ends the task."""
+        for item in self._inbox:
+            if isinstance(item, asyncio.Future) and not item.done():
+                item.set_exception(StreamStalled("the conversation and its log are gone"))
+        self._inbox.clear()
+        task, self._task = self._task, None
+        if task is not None:
+            task.cancel()
+            await asyncio.wait({task})
+
     def _put(self, item: _Published | asyncio.Future[None]) -> None:
         self._inbox.append(item)
         self._work.set()

@@ -119,6 +119,8 @@ class StreamFollower:
     def _arm(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
+        if self._stopped:
+            return
         pace = self.pace
         self._armed_active = self.log.active_inference is not None
         tick = pace.tick_active if self._armed_active else pace.tick_idle

@@ -47,6 +47,12 @@ class _Stream:
         if self.follower is not None:
             self.follower.wake()
 
+    async def end(self) -> None:
+        """Ends the tasks of a log that is gone."""
+        await self.coordinator.drop()
+        if self.follower is not None:
+            await self.follower.aclose()
+
 
 class Streams:
     """Owns every coordinator and follower of the process. Belongs to one event loop."""
@@ -66,6 +72,7 @@ class Streams:
         self._epochs = Epochs(now_ms=now_ms)
         self.counts = StreamCounts()
         self._streams: dict[str, _Stream] = {}
+        self._ending: set[asyncio.Task[None]] = set()
 
     def sink(self, conv_id: str) -> StreamCoordinator:
         """The conversation's one writer."""
@@ -158,10 +165,14 @@ class Streams:
     def forget(self, conv_id: str) -> None:
         """Drops the conversation with its log. Nobody watches it, or is closed with 4509."""
         stream = self._streams.pop(conv_id, None)
-        if stream is None or stream.follower is None:
+        if stream is None:
             return
-        for connection in stream.follower.pool:
-            connection.close(CLOSE_ENDED)
+        if stream.follower is not None:
+            for connection in stream.follower.pool:
+                connection.close(CLOSE_ENDED)
+        ending = asyncio.create_task(stream.end(), name=f"forget:{conv_id}")
+        self._ending.add(ending)
+        ending.add_done_callback(self._ending.discard)
 
     @property
     def following(self) -> tuple[str, ...]:
@@ -186,6 +197,8 @@ class Streams:
             if stream.follower is not None:
                 await stream.follower.aclose()
                 stream.follower = None
+        if self._ending:
+            await asyncio.wait(tuple(self._ending))
 
     def _stream(self, conv_id: str) -> _Stream:
         stream = self._streams.get(conv_id)
@@ -199,6 +212,6 @@ class Streams:
         return stream
 
     def _stopped(self, follower: StreamFollower) -> None:
-        stream = self._streams[follower.log.conv_id]
-        if stream.follower is follower:
+        stream = self._streams.get(follower.log.conv_id)
+        if stream is not None and stream.follower is follower:
             stream.follower = None

@@ -430,8 +430,9 @@ class SessionManager:
             # Half a history would be told twice the next time.
             self._streams.forget(conv_id)
             raise
-        await self._streams.unload(conv_id)
+        # From here on it is there, whatever becomes of the rest: it must not be told again.
         self._store.put(stored)
+        await self._unload(conv_id)
 
     def _recalled(self, conv_id: str, task: asyncio.Task[None]) -> None:
         del self._recalling[conv_id]

@@ -136,3 +136,21 @@ async def test_a_follower_that_stopped_is_forgotten_and_the_log_stays():
     page = await streams.log("a").read(Cursor(streams.log("a").epoch, 0), limit=100)
     assert [entry.seq for entry in page] == [1, 2, 3, 4, 5, 6]  # type: ignore[union-attr]
     await streams.aclose()
+
+
+async def test_a_conversation_that_is_gone_leaves_no_task_and_its_sockets_are_told():
+    streams = Streams()
+    tab = Tab(streams, "a")
+    tab.join()
+    for event in inference(1, "Hello"):
+        streams.sink("a").publish(event, ORIGIN)
+    await streams.sink("a").flush()
+    await tab.level()
+    streams.sink("a").publish(inference(2)[0], ORIGIN)
+    streams.forget("a")
+    assert await tab.closed() == 4509
+    await asyncio.sleep(3600)
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+    assert streams.head_seq("a") == 0
+    streams.forget("a")
+    await streams.aclose()
