@@ -749,3 +749,83 @@ async def test_the_profile_is_switched_in_mid_run():
     assert [b.text for b in blocks if isinstance(b, User)] == ["one", "two", "and then?"]
     marks = {turn.metadata.fingerprint for turn in bench.session.turns}
     assert len(marks) == 2
+
+
+@virtual
+async def test_queued_prompts_run_with_their_own_profile_and_overrides():
+    gate = Gate("busy")
+    bench = Bench(
+        model(["Hel", gate]),
+        tools=[echo, raising],
+        profiles=[
+            Profile(slug="chat", system_prompt="be brief", tools=("echo",)),
+            Profile(
+                slug="open",
+                system_prompt="be open",
+                tools=("echo", "raising"),
+                allow_overrides=True,
+            ),
+        ],
+    )
+    await bench.ask("one")
+    overrides = {"system_prompt": "be odd", "tools": ["raising"]}
+    await bench.ask("two", profile="open", overrides=overrides)
+    await bench.ask("three")
+    await bench.ask("four", profile="chat")
+    await gate.reached()
+    gate.open()
+    await bench.idle()
+    asked = [
+        (turn.blocks[0].text, [tool.name for tool in offer.tools])  # type: ignore[union-attr]
+        for turn, offer in zip(bench.model.turns, bench.model.offers, strict=True)
+    ]
+    assert asked == [
+        ("be brief", ["echo"]),
+        ("be odd", ["raising"]),
+        ("be open", ["echo", "raising"]),
+        ("be brief", ["echo"]),
+    ]
+    marks = [turn.metadata.fingerprint for turn in bench.session.turns]
+    assert marks[0] == marks[3]
+    assert len(set(marks)) == 3
+    await bench.next_request()
+    told = [frame["data"]["fingerprint"] for frame in of(await bench.lawful(), "session.updated")]
+    assert told == marks[1:4]
+
+
+# Steps
+
+
+@virtual
+@pytest.mark.parametrize(
+    ("state", "phase"), [(in_text, "after_inference"), (in_a_tool, "after_tools")]
+)
+async def test_steps_that_are_switched_on_in_mid_run_stop_at_the_next_place(state: Any, phase: str):
+    bench = Bench(model(["Hel", Sleep(2), call("slow", "a")]), tools=[slow])
+    await state(bench)
+    await bench.manager.set_step_mode(CONV, True, by="anna")
+    await asyncio.sleep(3)
+    pause = await bench.paused()
+    assert pause.request.phase == phase
+    await bench.manager.set_step_mode(CONV, False, by="anna")
+    await bench.next_request()
+    told = [frame["data"]["stepMode"] for frame in of(await bench.lawful(), "session.updated")]
+    assert told == [True, False]
+
+
+@virtual
+async def test_step_mode_is_off_when_the_session_has_ended():
+    bench = Bench(model(["Hello"]), conversation_ttl_seconds=600)
+    await bench.ask("one")
+    await bench.idle()
+    await bench.manager.set_step_mode(CONV, True, by="anna")
+    await asyncio.sleep(300)
+    await bench.manager.evict_idle()
+    info = await bench.manager.find(CONV)
+    assert info is not None
+    assert info.step_mode, "unloaded is not ended"
+    await asyncio.sleep(600)
+    await bench.manager.evict_idle()
+    assert await bench.manager.find(CONV) is None
+    assert not (await bench.manager.open(CONV, owner="visitor:bert", profile=None)).step_mode
+    await bench.aclose()

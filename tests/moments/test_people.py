@@ -13,6 +13,9 @@ from django.test import override_settings
 
 from chat.testing import ChatClient, Refusal
 from sessions_app.inference.demo_tools import demo_send_note
+from sessions_app.inference.errors import ToolDenied
+from sessions_app.inference.executor import DefaultToolExecutor
+from sessions_app.inference.tools import Arguments, Tool, ToolContext
 from sessions_app.inference.turns import ToolCall
 from sessions_app.inference.turns import User as Asked
 from sessions_app.testing import GatedTool, ScriptedEngine
@@ -87,3 +90,24 @@ async def test_after_an_eviction_a_stranger_is_refused_and_the_owner_finds_all_t
                 await again.ask("second")
     asked = [block.text for block in engine.turns[-1].blocks if isinstance(block, Asked)]
     assert asked == ["first", "second"]
+
+
+class Closed(DefaultToolExecutor):
+    """An app's own executor: everybody but one is kept out."""
+
+    async def authorise(self, tool: Tool, arguments: Arguments, context: ToolContext) -> None:
+        if context.owner != "visitor:anna":
+            raise ToolDenied("this tool is closed today")
+
+
+@pytest.mark.parametrize(("visitor", "status"), [("anna", "success"), ("bert", "denied")])
+async def test_an_app_puts_in_an_executor_of_its_own_by_setting(visitor: str, status: str):
+    asked = ToolCall(call_id="call_1", name="calc", arguments={"expression": "6*7"})
+    own = {"TOOL_EXECUTOR": f"{__name__}.Closed"}
+    with override_settings(WEBCHAT={**settings.WEBCHAT, **own}):
+        async with (
+            running_hub(engine=ScriptedEngine([asked], ["Done."])),
+            ChatClient(visitor=visitor) as client,
+        ):
+            answer = await client.ask("what is 6*7?")
+    assert [tool.status for tool in answer.tools] == [status]

@@ -709,6 +709,29 @@ async def test_a_thread_that_hangs_does_not_take_the_others_places():
     release.set()
 
 
+async def test_a_call_that_waited_for_a_thread_in_vain_never_runs():
+    release, ran = threading.Event(), threading.Event()
+
+    @tool(timeout=0.3)
+    def hangs() -> None:
+        release.wait(30)
+
+    @tool(timeout=0.05)
+    def late() -> None:
+        ran.set()
+
+    @tool
+    def works() -> str:
+        return "done"
+
+    bench = Bench(hangs, late, works, executor=DefaultToolExecutor(threads=1))
+    results = await bench.results("hangs", "late")
+    assert [result.status for result in results] == ["timeout", "timeout"]
+    release.set()
+    assert [result.status for result in await bench.results("works")] == ["success"]
+    assert not ran.is_set()
+
+
 # --- Again ----------------------------------------------------------------------------------------
 
 
