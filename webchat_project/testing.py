@@ -18,8 +18,14 @@ from sessions_app.inference.tools import Tool
 
 
 def composition() -> ModuleType:
-    """webchat_project.asgi. Its middleware wants a folder of static files; an empty one will do."""
-    with tempfile.TemporaryDirectory() as folder, override_settings(STATIC_ROOT=folder):
+    """webchat_project.asgi. Its middleware wants a folder of static files; an empty one will do.
+
+    Logging stays as it is: set up anew, it would take the handlers away from pytest's `caplog`.
+    """
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        override_settings(STATIC_ROOT=folder, LOGGING_CONFIG=None),
+    ):
         return import_module("webchat_project.asgi")
 
 
