@@ -70,6 +70,20 @@ class LiveServer:
         """Runs a management command on this server's database and returns what it printed."""
         return _manage(self.state, *arguments)
 
+    async def start_managing(
+        self, *arguments: str, stdout: int = subprocess.PIPE
+    ) -> asyncio.subprocess.Process:
+        """Starts a management command on this server's database; its stderr is a pipe."""
+        return await asyncio.create_subprocess_exec(
+            sys.executable,
+            "manage.py",
+            *arguments,
+            cwd=ROOT,
+            env=_environment(self.state),
+            stdout=stdout,
+            stderr=subprocess.PIPE,
+        )
+
 
 @asynccontextmanager
 async def live_server(
