@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import resource
 from collections.abc import Iterator, Sequence
 from difflib import get_close_matches
 from typing import Any
@@ -10,11 +11,11 @@ from typing import Any
 import msgspec
 from django.apps import AppConfig, apps
 from django.contrib.staticfiles import finders
-from django.core.checks import CheckMessage, Error, register
+from django.core.checks import CheckMessage, Error, Warning, register
 from django.template.loader import render_to_string
 
 from .app_kinds import default_kinds
-from .conf import ChatSettings, given
+from .conf import ChatSettings, chat_settings, given
 
 
 @register
@@ -66,6 +67,27 @@ def _weak_token() -> Iterator[CheckMessage]:
 
 
 _SENDABLE_TOKEN = re.compile(r"[!-~]{16,}")
+
+
+@register
+def check_descriptors(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[CheckMessage]:
+    """The system lets this process open as many files as its sockets, and their clients, need."""
+    try:
+        needed = 2 * chat_settings().sockets_per_process
+    except msgspec.ValidationError:
+        return []  # said above
+    _, allowed = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if allowed == resource.RLIM_INFINITY or allowed >= needed:
+        return []
+    return [
+        Warning(
+            f"This process may open {allowed} files, which is below {needed}, twice "
+            "WEBCHAT['SOCKETS_PER_PROCESS'].",
+            hint=f"Raise the hard limit (LimitNOFILE={needed} in a systemd unit, ulimit -Hn), or "
+            "lower SOCKETS_PER_PROCESS.",
+            id="chat.W001",
+        )
+    ]
 
 
 @register

@@ -9,6 +9,7 @@ import msgspec
 from django.conf import settings as django_settings
 
 from .follower import Pace
+from .limits import Bounds
 from .log import Window
 
 Seconds = Annotated[float, msgspec.Meta(gt=0)]
@@ -32,12 +33,31 @@ class ChatSettings(msgspec.Struct, frozen=True, kw_only=True, rename="upper"):
     follower_idle: Seconds = 60.0
     drain_timeout: Seconds = 30.0
     access_check_every: Seconds = 60.0
+    prompts_per_user: Count = 60
+    prompts_per_address: Count = 600
+    sockets_per_user: Count = 20
+    sockets_per_address: Count = 200
+    sockets_per_process: Count = 10_000
+    messages_per_socket: Count = 20
+    messages_burst: Count = 40
+    trusted_proxies: Annotated[int, msgspec.Meta(ge=0)] = 0
 
     def window(self) -> Window:
         return Window(
             frames=self.log_window_frames,
             bytes=self.log_window_bytes,
             seconds=self.log_window_seconds,
+        )
+
+    def bounds(self) -> Bounds:
+        return Bounds(
+            prompts_user=self.prompts_per_user,
+            prompts_address=self.prompts_per_address,
+            sockets_user=self.sockets_per_user,
+            sockets_address=self.sockets_per_address,
+            sockets_process=self.sockets_per_process,
+            messages=self.messages_per_socket,
+            messages_burst=self.messages_burst,
         )
 
     def pace(self) -> Pace:

@@ -14,10 +14,11 @@ from sessions_app.access import can
 from sessions_app.inference.errors import Draining, ProfileNotFound
 from sessions_app.values import SessionInfo
 
+from .address import client_address
 from .apps import hub
 from .control import control_group
 from .counts import CLOSE_REASONS
-from .errors import BadConvId
+from .errors import BadConvId, TooManySockets
 from .follower import StreamFollower
 from .frames import (
     BadCursor,
@@ -31,15 +32,18 @@ from .frames import (
 )
 from .guard import Seat
 from .identity import identify
+from .limits import Bucket
 from .log import wall_ms
-from .pool import CLOSE_RESTARTING, Connection
+from .pool import CLOSE_RATE, CLOSE_RESTARTING, Connection
 from .pump import pump
 from .submission import cookie_profile, is_conv_id
 
 logger = logging.getLogger(__name__)
 
 CLOSE_TOO_BIG = 1009
+CLOSE_TRY_LATER = 1013
 CLOSE_BAD_REQUEST = 4513
+CLOSE_TOO_MANY = 4529
 BAD_FRAMES = 5
 CLOSE_SECONDS = 1.0
 
@@ -55,6 +59,9 @@ class ChatConsumer(AsyncWebsocketConsumer):
         self._follower: StreamFollower | None = None
         self._delivery: asyncio.Task[None] | None = None
         self._bad_frames = 0
+        self._counted: tuple[str, str] | None = None
+        self._messages = hub().limits.bucket()
+        self._pongs = hub().limits.pong_bucket()
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         try:
@@ -79,6 +86,7 @@ class ChatConsumer(AsyncWebsocketConsumer):
             return
         try:
             cursor = self._read_request(conv_id)
+            self._enter(identity.owner)
             info = await hub().sessions.open(
                 conv_id,
                 owner=identity.owner,
@@ -86,11 +94,11 @@ class ChatConsumer(AsyncWebsocketConsumer):
             )
             if hub().draining and not info.running:
                 raise Draining("the server is restarting; come back in a few seconds")
-        except (BadConvId, BadCursor, ProfileNotFound, Draining) as error:
+            if not can(identity, "transcript", info):
+                await self._forbid("the conversation is somebody else's")
+                return
+        except (BadConvId, BadCursor, ProfileNotFound, Draining, TooManySockets) as error:
             await self._refuse(error)
-            return
-        if not can(identity, "transcript", info):
-            await self._forbid("the conversation is somebody else's")
             return
         self._conv_id = conv_id
         bind_contextvars(conv_id=conv_id)
@@ -118,7 +126,10 @@ class ChatConsumer(AsyncWebsocketConsumer):
                 return
             said = decode_client(text_data)
         except BadFrame as error:
-            self._bad_frame(str(error))
+            if self._may_say(self._messages):
+                self._bad_frame(str(error))
+            return
+        if not self._may_say(self._pongs if isinstance(said, Pong) else self._messages):
             return
         match said:
             case Ping(nonce):
@@ -129,6 +140,14 @@ class ChatConsumer(AsyncWebsocketConsumer):
             case Pong(seq) if seq is not None:
                 self._connection.acknowledge(seq)
 
+    def _may_say(self, bucket: Bucket) -> bool:
+        if bucket.take():
+            return True
+        if self._connection.closing is None:
+            hub().limits.refusals["messages"] += 1
+        self._connection.close(CLOSE_RATE)
+        return False
+
     async def disconnect(self, code: int) -> None:
         await self._leave()
 
@@ -137,7 +156,10 @@ class ChatConsumer(AsyncWebsocketConsumer):
         self._connection.close(message["code"])
 
     async def _leave(self) -> None:
-        """Out of guard, pool and group, its pump ended. Idempotent."""
+        """Out of counts, guard, pool and group, its pump ended. Idempotent."""
+        counted, self._counted = self._counted, None
+        if counted is not None:
+            hub().limits.leave(*counted)
         if self._seat is not None:
             hub().guard.release(self._seat)
         if self._follower is not None:
@@ -151,6 +173,17 @@ class ChatConsumer(AsyncWebsocketConsumer):
             why = CLOSE_REASONS.get(self._connection.closing, "other")
             logger.info("a socket closed: %s", why, extra={"code": self._connection.closing})
             await self.channel_layer.group_discard(control_group(conv_id), self.channel_name)
+
+    def _enter(self, owner: str) -> None:
+        """Counts this socket among its owner's and its address's. Raises TooManySockets."""
+        headers = dict(self.scope["headers"])
+        address = client_address(
+            (self.scope.get("client") or [None])[0],
+            headers.get(b"x-forwarded-for", b"").decode("latin-1"),
+            trusted_proxies=hub().settings.trusted_proxies,
+        )
+        hub().limits.enter(owner, address)
+        self._counted = (owner, address)
 
     def _sit_down(self, owner: str, info: SessionInfo) -> None:
         """Has the guard look after this socket."""
@@ -201,7 +234,7 @@ class ChatConsumer(AsyncWebsocketConsumer):
         data = {"code": code, "message": str(error)}
         await self.accept()
         await self._send_text(connection_frame("ws.error", self._asked.get("conv_id", ""), data))
-        await self.close(CLOSE_RESTARTING if isinstance(error, Draining) else CLOSE_BAD_REQUEST)
+        await self.close(_close_code(error))
 
     def _bad_frame(self, message: str) -> None:
         self._bad_frames += 1
@@ -209,3 +242,16 @@ class ChatConsumer(AsyncWebsocketConsumer):
         self._connection.reply(connection_frame("ws.error", self._conv_id, data))
         if self._bad_frames >= BAD_FRAMES:
             self._connection.close(CLOSE_BAD_REQUEST)
+
+
+def _close_code(refusal: Exception) -> int:
+    """Whether a client that was refused shall come back by itself: from 4500 on it shall not."""
+    match refusal:
+        case Draining():
+            return CLOSE_RESTARTING
+        case TooManySockets(everybody=True):
+            return CLOSE_TRY_LATER
+        case TooManySockets():
+            return CLOSE_TOO_MANY
+        case _:
+            return CLOSE_BAD_REQUEST

@@ -26,12 +26,14 @@ CloseReason: TypeAlias = Literal[
     "ended",
     "bad_request",
     "too_many_sockets",
+    "process_full",
     "other",
 ]
 CLOSE_REASONS: dict[int | None, CloseReason] = {
     None: "client",
     1009: "too_big",
     1012: "restarting",
+    1013: "process_full",
     4008: "slow",
     4010: "resync",
     4013: "rate",

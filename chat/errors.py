@@ -35,6 +35,26 @@ class SignedOut(Refused):
     code = "signed_out"
 
 
+class RateLimited(Refused):
+    """`retry_after` is in seconds, from 1."""
+
+    code = "rate_limited"
+
+    def __init__(self, sentence: str, *, retry_after: int) -> None:
+        super().__init__(sentence)
+        self.retry_after = retry_after
+
+
+class TooManySockets(Refused):
+    """Told over the socket. `everybody`: the process is full, whoever asks."""
+
+    code = "too_many_sockets"
+
+    def __init__(self, sentence: str, *, everybody: bool) -> None:
+        super().__init__(sentence)
+        self.everybody = everybody
+
+
 class UnsupportedMediaType(Refused):
     code = "unsupported_media_type"
 
@@ -59,6 +79,7 @@ _STATUS = {
     "bad_edits": 422,
     "idempotency_key_reused": 422,
     "queue_full": 429,
+    "rate_limited": 429,
     "draining": 503,
 }
 

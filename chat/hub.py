@@ -6,6 +6,7 @@ from prometheus_client import CollectorRegistry, Histogram
 
 from .conf import ChatSettings
 from .guard import Guard
+from .limits import Limits
 from .loop_probe import LoopProbe
 from .metrics import LAG_BUCKETS, StreamCollector
 from .ports import Sessions
@@ -28,9 +29,10 @@ class Hub:
         self.streams = streams
         self.guard = guard
         self.settings = settings
+        self.limits = Limits(settings.bounds())
         self.metrics = metrics
         self.draining = False
-        metrics.register(StreamCollector(streams))
+        metrics.register(StreamCollector(streams, self.limits))
         lag = Histogram(
             "webchat_loop_lag_seconds",
             "How late the event loop woke a task that slept.",

@@ -9,6 +9,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from .counts import RESUME_RESULTS, CloseReason, DropReason
+from .limits import LIMITS, Limits
 from .streams import Streams
 from .timeline import SnapshotReason
 
@@ -20,8 +21,9 @@ LAG_BUCKETS = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
 class StreamCollector(Collector):
     """Reads what the streams have counted, and what they hold, when somebody scrapes."""
 
-    def __init__(self, streams: Streams) -> None:
+    def __init__(self, streams: Streams, limits: Limits) -> None:
         self._streams = streams
+        self._limits = limits
 
     def collect(self) -> Iterator[Metric]:
         counts, now = self._streams.counts, self._streams.statistics()
@@ -68,6 +70,13 @@ class StreamCollector(Collector):
             "reason",
             counts.drops,
             get_args(DropReason),
+        )
+        yield _by(
+            "limit_refusals",
+            "Prompts, sockets and messages refused by a limit.",
+            "limit",
+            self._limits.refusals,
+            LIMITS,
         )
 
 

@@ -14,6 +14,7 @@ from sessions_app.inference.errors import WebchatError
 
 from .errors import PromptTooLong, http_status
 
+RETRY_SECONDS = 5
 _GENERIC = {
     400: ("bad_request", "The request could not be read; check its form."),
     403: ("forbidden", "The request was refused; load a page for a fresh CSRF token, then retry."),
@@ -59,8 +60,8 @@ class ProtocolErrorsMiddleware:
             return None
         status = http_status(exception)
         response = error_response(status, exception.code, str(exception))
-        if status == 503:
-            response["Retry-After"] = "5"
+        if status in (429, 503):
+            response["Retry-After"] = str(getattr(exception, "retry_after", RETRY_SECONDS))
         return response
 
 

@@ -7,8 +7,10 @@ from collections.abc import Mapping
 
 from django.http import HttpRequest
 
+from sessions_app.inference.errors import QueueFull
 from sessions_app.values import Policy, PromptRequest, Submitted
 
+from .address import client_address
 from .apps import hub
 from .errors import BadRequest, MissingPrompt, PromptTooLong
 from .identity import ensure_owner
@@ -54,18 +56,29 @@ async def submit_prompt(
         )
     if idempotency_key is not None and not _KEY.fullmatch(idempotency_key):
         raise BadRequest("an idempotency key is 1 to 200 visible ASCII characters; a uuid is best")
-    return await hub().sessions.submit(
-        PromptRequest(
-            owner=await ensure_owner(request),
-            prompt=prompt,
-            conv_id=conv_id,
-            profile=profile,
-            new_profile=cookie_profile(request.COOKIES),
-            overrides=overrides,
-            policy=policy,
-            idempotency_key=idempotency_key,
-        )
+    owner, limits = await ensure_owner(request), hub().limits
+    address = client_address(
+        request.META.get("REMOTE_ADDR"),
+        request.headers.get("X-Forwarded-For", ""),
+        trusted_proxies=hub().settings.trusted_proxies,
     )
+    try:
+        return await hub().sessions.submit(
+            PromptRequest(
+                owner=owner,
+                prompt=prompt,
+                conv_id=conv_id,
+                profile=profile,
+                new_profile=cookie_profile(request.COOKIES),
+                overrides=overrides,
+                policy=policy,
+                idempotency_key=idempotency_key,
+            ),
+            admit=lambda: limits.take_prompt(owner, address),
+        )
+    except QueueFull:
+        limits.refusals["queue"] += 1
+        raise
 
 
 def _check_prompt(prompt: str) -> None:

@@ -173,18 +173,25 @@ class SessionManager:
         stored = [_info(kept) for kept in self._store if kept.owner == owner]
         return tuple(sorted(live + stored, key=lambda i: i.last_activity_ms, reverse=True))
 
-    async def submit(self, request: PromptRequest) -> tuple[Submitted, bool]:
-        """The answer to the request, and whether it is an earlier one's to the same key."""
+    async def submit(
+        self, request: PromptRequest, *, admit: Callable[[], None] = lambda: None
+    ) -> tuple[Submitted, bool]:
+        """The answer to the request, and whether it is an earlier one's to the same key.
+
+        `admit` is called for a new prompt, before anything happens for it, and may raise Refused.
+        """
         self._refuse_when_closing()
         if request.conv_id is not None:
             await self._load(request.conv_id)
-        answer, replayed = self._submit_now(request)
+        answer, replayed = self._submit_now(request, admit)
         session = self._sessions.get(answer.conv_id)
         if session is not None:
             await session.flush()
         return answer, replayed
 
-    def _submit_now(self, request: PromptRequest) -> tuple[Submitted, bool]:
+    def _submit_now(
+        self, request: PromptRequest, admit: Callable[[], None]
+    ) -> tuple[Submitted, bool]:
         """Looks the key up, opens, starts or queues, and remembers: one step."""
         self._refuse_when_closing()
         key = request.idempotency_key or str(uuid4())
@@ -195,6 +202,7 @@ class SessionManager:
         session = self._sessions.get(request.conv_id) if request.conv_id else None
         if session is not None and not can(Identity(request.owner), "send", session):
             raise ConversationNotFound("there is no such conversation")
+        admit()
         profile = None if request.profile is None else self._profiles.get(request.profile)
         base = profile or (
             session.profile if session is not None else self._profiles.get(request.new_profile)

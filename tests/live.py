@@ -22,6 +22,16 @@ SERVERS = ("daphne", "uvicorn")
 METRICS_TOKEN = "a-token-that-only-scrapers-have"
 APPLICATION = "webchat_project.asgi:application"
 START_SECONDS = 60  # a loaded machine; importing a provider alone takes seconds
+NO_LIMITS = {
+    f"WEBCHAT_{limit}": "100000"
+    for limit in (
+        "PROMPTS_PER_USER",
+        "PROMPTS_PER_ADDRESS",
+        "SOCKETS_PER_USER",
+        "SOCKETS_PER_ADDRESS",
+    )
+}
+"""All tests ask from one address."""
 STOP_SECONDS = 20
 SHARED = {"WEBCHAT_DRAIN_TIMEOUT": "0.5"}
 """The environment of a server that many tests share: it waits for nothing they leave running."""
@@ -151,7 +161,7 @@ def _environment(state: Path) -> dict[str, str]:
         for name, value in os.environ.items()
         if name not in ("DEBUG", "DATABASE_URL", "SECRET_KEY") and not name.endswith("_API_KEY")
     }
-    return {**inherited, "WEBCHAT_STATE_DIR": str(state), "WEBCHAT_MODEL": "demo"}
+    return {**inherited, **NO_LIMITS, "WEBCHAT_STATE_DIR": str(state), "WEBCHAT_MODEL": "demo"}
 
 
 def _manage(state: Path, *arguments: str, settings: str = "webchat_project.settings") -> str:

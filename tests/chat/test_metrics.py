@@ -13,6 +13,7 @@ import pytest_asyncio
 from prometheus_client import CollectorRegistry
 
 from chat.counts import CLOSE_REASONS
+from chat.limits import Limits
 from chat.log import Window
 from chat.metrics import StreamCollector
 from chat.pool import CLOSE_SLOW, Flow
@@ -33,7 +34,7 @@ async def streams() -> AsyncIterator[Streams]:
 
 def read(streams: Streams) -> Samples:
     registry = CollectorRegistry()
-    registry.register(StreamCollector(streams))
+    registry.register(StreamCollector(streams, Limits()))
     return scraped(registry)
 
 
@@ -125,5 +126,9 @@ async def test_an_event_that_cannot_be_written_is_a_drop(streams: Streams):
 @pytest.mark.parametrize("name", ["chat.consumers", "chat.control", "chat.pool"])
 def test_every_code_that_closes_a_socket_has_a_reason(name: str):
     module: ModuleType = import_module(name)
-    codes = {value for key, value in vars(module).items() if key.startswith("CLOSE_")}
+    codes = {
+        value
+        for key, value in vars(module).items()
+        if key.startswith("CLOSE_") and isinstance(value, int)
+    }
     assert {code for code in codes if code >= 1000} <= CLOSE_REASONS.keys()
