@@ -29,9 +29,19 @@ def run_daphne(
     from twisted.internet import reactor
 
     class Protocol(WebSocketProtocol):  # type: ignore[misc] # Daphne ships no types
+        maxMessagePayloadSize: int  # noqa: N815 - autobahn's name
+
         def serverClose(self, code: int | None = None) -> None:  # noqa: N802 - Daphne's name
             # Its own way refuses the codes of the standard, 1012 among them.
             self.sendCloseFrame(code=1000 if code is None else code, isReply=False)
+
+        def sendMessage(self, *message: Any, **options: Any) -> None:  # noqa: N802 - autobahn's
+            # The bound is on what clients send; autobahn would refuse our larger frames as well.
+            bound, self.maxMessagePayloadSize = self.maxMessagePayloadSize, 0
+            try:
+                super().sendMessage(*message, **options)
+            finally:
+                self.maxMessagePayloadSize = bound
 
     def begin() -> None:
         server.ws_factory.protocol = Protocol

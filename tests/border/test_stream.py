@@ -248,6 +248,17 @@ async def test_without_a_cursor_a_snapshot_follows_with_every_field(anna: Visito
         assert (entity["createdSeq"], entity["updatedSeq"]) == (own[0], own[-1])
 
 
+async def test_a_frame_may_be_larger_than_what_a_client_may_send(anna: Visitor, conv: str):
+    frames = await anna.hear("long 9000", conv)
+    [text] = [frame["data"]["text"] for frame in frames if frame["type"] == "llm.final"]
+    assert len(text) > 64 * 1024
+    async with anna.socket(conv) as socket:
+        snapshot = (await socket.until("timeline.snapshot"))[-1]["data"]
+        await socket.send("ping")
+        assert (await socket.frame())["type"] == "ws.pong"
+    assert snapshot["entities"][-1]["props"]["content"] == text
+
+
 async def until_free(visitor: Visitor, conv: str) -> None:
     """Returns when the conversation's inference has ended."""
     async with visitor.socket(conv) as socket:
