@@ -47,6 +47,17 @@ async def test_a_tool_call_shows_its_arguments_and_its_result(server: LiveServer
     await shows_the_same_however_it_came(chat)
 
 
+async def test_the_limit_of_steps_is_told_once(server: LiveServer, visit: OpenChat):
+    chat = await visit(server.url)
+    await chat.say("loop")
+    await chat.ended("max_iterations")
+    await expect(card(chat, "tool_call").last).to_have_attribute("data-status", "skipped")
+    told = chat.page.locator("[data-timeline]").get_by_text("The limit of steps was reached.")
+    await expect(told).to_have_count(1)
+    await expect(told).to_be_visible()
+    await shows_the_same_however_it_came(chat)
+
+
 async def test_a_change_of_mode_is_one_line(server: LiveServer, visit: OpenChat):
     chat = await visit(server.url)
     await chat.page.get_by_label("Profile").select_option("agent")
