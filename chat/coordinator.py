@@ -162,7 +162,7 @@ class StreamCoordinator:
                     await self._log.append(batch)
                     self._wake()
                     self._counts.frames += len(batch)
-                    self._counts.frame_bytes += sum(entry.size for _, entry in batch)
+                    self._counts.frame_bytes += sum([entry.size for _, entry in batch])
                 failed = None
             except Exception as error:
                 logger.exception("the log of %s took no frames", self._log.conv_id)

@@ -294,13 +294,14 @@ class SessionManager:
         return (*(session.id for session in moved), *stored)
 
     def statistics(self) -> ManagerStatistics:
-        sessions = self._sessions.values()
+        # Nothing waits and nothing pauses but in a session that runs: of ten thousand, a few.
+        running = [session for session in self._sessions.values() if session.active is not None]
         return ManagerStatistics(
             live=len(self._sessions),
             stored=len(self._store),
-            running=sum(session.active is not None for session in sessions),
-            queued=sum(session.info().queue_depth for session in sessions),
-            paused=sum(bool(session.steps.open) for session in sessions),
+            running=len(running),
+            queued=sum(session.info().queue_depth for session in running),
+            paused=sum(bool(session.steps.open) for session in running),
             idempotency_keys=len(self._keys),
         )
 

@@ -21,7 +21,7 @@ from sessions_app.secrets import secrets_in
 from sessions_app.testing import ScriptedEngine
 from tests.logs import LogOutput, written
 from webchat_project.logs import LOG_FORMS
-from webchat_project.testing import composition, running_hub
+from webchat_project.testing import running_hub
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -58,7 +58,6 @@ asking = tool(name="asking", secrets={"code"}, requires_approval=True)(betray)
 @pytest.fixture(params=LOG_FORMS)
 def output(request: pytest.FixtureRequest, settings, tmp_path) -> Iterator[LogOutput]:
     """All that is logged, at DEBUG too, as the settings below have it written."""
-    composition()  # importing it sets the log up, which would end what listens here
     plain = "django.contrib.staticfiles.storage.StaticFilesStorage"
     settings.STORAGES = {**settings.STORAGES, "staticfiles": {"BACKEND": plain}}
     settings.STATIC_ROOT = tmp_path
