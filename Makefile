@@ -1,12 +1,12 @@
 # Each target sets up all it needs; `make` alone lists them.
 .DEFAULT_GOAL := help
-.PHONY: help run test test-all check format lock clean
+.PHONY: help run test test-all bench check format lock clean
 
 SETUP := @scripts/python scripts/setup.py
 BIN := .venv/bin
 # A file's tests share servers and a browser, so a file stays whole; three, as much of it is waiting.
 PARALLEL := --numprocesses=3 --dist=loadfile
-CODE := chat sessions_app webchat_project examples scripts tests manage.py
+CODE := chat sessions_app webchat_project examples bench scripts tests manage.py
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' $(MAKEFILE_LIST) | expand -t 12
@@ -21,6 +21,10 @@ test: ## Run the tests: ARGS="tests/chat -k order"
 test-all: ## Run the tests, the slow ones too
 	$(SETUP) test
 	$(BIN)/python -m pytest $(PARALLEL) $(ARGS)
+
+bench: ## What a delivered frame costs: ARGS="--quick --only a,g --json FILE"
+	$(SETUP) test
+	$(BIN)/python -m bench $(ARGS)
 
 check: ## Lint, formatting, types, import rules
 	$(SETUP) check

@@ -1,0 +1,313 @@
+"""What is measured. Each scenario asks one server for one round, and says a few numbers."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import statistics
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+from uuid import uuid4
+
+import psutil
+
+from .client import Wire
+from .orders import Orders
+from .servers import OURS, PLAIN, STOCK, Cost, Machinery, Ours, Server
+
+LEAD = 0.5
+"""Seconds between an order and its first frame: the prompt's own cost is not the frames'."""
+
+PATIENCE = 180.0
+"""Seconds a scenario may take with one server before it is given up."""
+
+ALL = (PLAIN, *OURS, *STOCK)
+
+Numbers: TypeAlias = Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scenario:
+    """`measure` is asked once a round for each of `servers`; `fresh`: of a new process each time.
+
+    `relative` are the numbers that are also told as a multiple of the plain server's.
+    """
+
+    name: str
+    title: str
+    servers: Sequence[str]
+    measure: Callable[[Server, float], Awaitable[Numbers]]
+    fresh: bool = False
+    relative: tuple[str, ...] = ("µs/frame",)
+
+
+class Meter:
+    """What the server and this process used between two moments."""
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+        self._me = psutil.Process(os.getpid())
+        self.start()
+
+    def start(self) -> None:
+        self._before, self._mine = self._server.cost, Cost.of(self._me)
+        self._began = time.monotonic()
+
+    def numbers(self, frames: int, last: float | None = None) -> dict[str, float]:
+        cost, mine = self._server.cost, Cost.of(self._me)
+        cpu = cost.cpu - self._before.cpu
+        own = mine.cpu - self._mine.cpu
+        seconds = (last or time.monotonic()) - self._began
+        return {
+            "µs/frame": cpu / frames * 1e6,
+            "frames/s": frames / seconds,
+            "generator %": 100 * own / (own + cpu),
+        }
+
+
+def fan_out(sockets: int, frames: int) -> Callable[[Server, float], Awaitable[Numbers]]:
+    """One conversation with so many sockets, and about so many frames to all of them together."""
+
+    async def measure(server: Server, scale: float) -> Numbers:
+        share = 0.1 if server.name in STOCK else 1.0  # it takes ten times as long for each
+        each = max(20, round(frames * scale * share / sockets))
+        conv = str(uuid4())
+        wires = await _open(server, [conv] * sockets)
+        try:
+            ends = [wire.end() for wire in wires]
+            begins = time.monotonic() + LEAD
+            await server.order(conv, Orders(frames=each, at=begins), wires[0])
+            await asyncio.sleep(begins - time.monotonic() - 0.05)
+            before = [wire.frames for wire in wires]
+            meter = Meter(server)
+            last = max(await asyncio.gather(*ends))
+            got = sum(wire.frames for wire in wires) - sum(before)
+            return meter.numbers(got, last)
+        finally:
+            _close(wires)
+
+    return measure
+
+
+def many_streams(
+    conversations: int, per_second: float, seconds: float
+) -> Callable[[Server, float], Awaitable[Numbers]]:
+    """So many conversations at once, each with a socket and a model of ordinary speed."""
+
+    async def measure(server: Server, scale: float) -> Numbers:
+        frames = max(10, round(per_second * seconds * min(1.0, scale * 2)))
+        count = max(10, round(conversations * min(1.0, scale)))
+        convs = [str(uuid4()) for _ in range(count)]
+        wires = await _open(server, convs)
+        try:
+            ends = [wire.end() for wire in wires]
+            begins = time.monotonic() + 2.0 + count * 0.03
+            for number, (conv, wire) in enumerate(zip(convs, wires, strict=True)):
+                at = begins + number / count / per_second
+                orders = Orders(frames=frames, per_second=per_second, at=at, stamped=True)
+                await server.order(conv, orders, wire)
+            late = time.monotonic() - begins
+            assert late < 0, f"the prompts took {late:.1f} s longer than they should"
+            await asyncio.sleep(begins - time.monotonic() - 0.05)
+            for wire in wires:
+                wire.latencies = []
+            before = sum(wire.frames for wire in wires)
+            meter = Meter(server)
+            due = frames / per_second
+            await asyncio.wait(ends, timeout=due + 10)
+            got = sum(wire.frames for wire in wires) - before
+            waits = sorted(wait for wire in wires for wait in wire.latencies or ())
+            # Against the time the models needed: 100 where nothing piled up.
+            held = 100 * len([wait for wait in waits if wait < 1]) / (count * frames)
+            numbers = meter.numbers(got)
+            return {
+                "µs/frame": numbers["µs/frame"],
+                "held %": held,
+                "p50 ms": 1000 * _at(waits, 0.5),
+                "p99 ms": 1000 * _at(waits, 0.99),
+                "generator %": numbers["generator %"],
+            }
+        finally:
+            _close(wires)
+
+    return measure
+
+
+async def idle(server: Server, scale: float) -> Numbers:
+    """Sockets that say nothing, each of a conversation of its own; and what the next one costs."""
+    sockets = max(200, round(5000 * scale))
+    fifth = sockets // 5
+    probe = max(20, fifth // 10)
+    wires = await _open(server, [str(uuid4()) for _ in range(fifth // 2)])
+    try:
+        await asyncio.sleep(1)
+        held, few = server.cost.memory, len(wires)
+        wires += await _open(server, [str(uuid4()) for _ in range(fifth - few - probe)])
+        early = await _connect_cost(server, wires, probe)
+        wires += await _open(server, [str(uuid4()) for _ in range(sockets - fifth - probe)])
+        late = await _connect_cost(server, wires, probe)
+        await asyncio.sleep(1)
+        each = (server.cost.memory - held) / (len(wires) - few)
+        return {
+            "KiB/socket": each / 1024,
+            "connect ms": late * 1000,
+            f"connect at {sockets} / at {fifth}": late / early,
+        }
+    finally:
+        _close(wires)
+
+
+async def _connect_cost(server: Server, wires: list[Wire], count: int) -> float:
+    """Seconds of the server's CPU that each of the next sockets takes."""
+    before = server.cost.cpu
+    wires += await _open(server, [str(uuid4()) for _ in range(count)])
+    return (server.cost.cpu - before) / count
+
+
+async def resume(server: Server, scale: float) -> Numbers:
+    """A tab that comes back to a window of 10 000 frames, half of which it has not seen."""
+    assert isinstance(server, Ours)
+    frames = round(10_000 * min(1.0, scale * 2))
+    conv = str(uuid4())
+    await _whole_answer(server, conv, frames)
+    epoch, head = await server.cursor(conv)
+    missed = frames // 2
+    took = []
+    for _ in range(5):
+        began = time.monotonic()
+        wire = await server.open(conv, cursor=f"{epoch}.{head - missed}")
+        await wire.count(missed + 1 - wire.frames)
+        took.append(time.monotonic() - began)
+        wire.close()
+    return {"frames": missed, "ms": 1000 * statistics.median(took)}
+
+
+async def growth(server: Server, scale: float) -> Numbers:
+    """An answer of 10 000 deltas: does a piece cost more the longer the answer is?"""
+    frames = round(10_000 * max(0.2, min(1.0, scale * 2)))
+    conv = str(uuid4())
+    [wire] = await _open(server, [conv])
+    try:
+        begins = time.monotonic() + LEAD
+        await server.order(conv, Orders(frames=frames, at=begins), wire)
+        await asyncio.sleep(begins - time.monotonic() - 0.05)
+        halfway, whole = wire.count(frames // 2), wire.count(frames)
+        costs = [server.cost.cpu]
+        for moment in (halfway, whole):
+            await moment
+            costs.append(server.cost.cpu)
+        first, second = costs[1] - costs[0], costs[2] - costs[1]
+        return {"second half / first half": second / first}
+    finally:
+        wire.close()
+
+
+async def first_frame(server: Server, scale: float) -> Numbers:
+    """From a prompt's POST to its first frame on a socket; from a socket's accept to its hello."""
+    assert isinstance(server, Ours)
+    conv = str(uuid4())
+    wire = await server.open(conv)
+    posted, greeted = [], []
+    orders = Orders(frames=1).encode()
+    for _ in range(max(20, round(100 * scale))):
+        end, first = wire.end(), wire.count(1)
+        began = time.monotonic()
+        await server.say(conv, orders)
+        posted.append(await first - began)
+        await end
+        other = await server.open(conv)
+        greeted.append(other.first_at - other.opened_at)
+        other.close()
+    wire.close()
+    return {
+        "p50 ms": 1000 * statistics.median(posted),
+        "p99 ms": 1000 * _at(sorted(posted), 0.99),
+        "hello p50 ms": 1000 * statistics.median(greeted),
+    }
+
+
+async def _whole_answer(server: Server, conv: str, frames: int) -> None:
+    wire = await server.open(conv)
+    end = wire.end()
+    await server.order(conv, Orders(frames=frames), wire)
+    await end
+    wire.close()
+
+
+async def _open(server: Server, convs: Sequence[str]) -> list[Wire]:
+    """A socket for each, 20 at a time."""
+    wires: list[Wire] = []
+    for start in range(0, len(convs), 20):
+        wires += await asyncio.gather(*(server.open(conv) for conv in convs[start : start + 20]))
+    return wires
+
+
+def _close(wires: Sequence[Wire]) -> None:
+    for wire in wires:
+        wire.close()
+
+
+def _at(ordered: Sequence[float], share: float) -> float:
+    return ordered[int(share * (len(ordered) - 1))] if ordered else float("nan")
+
+
+def scenarios(machinery: Machinery) -> Sequence[Scenario]:
+    """All of them, by the servers that take part."""
+
+    def of(*names: str) -> tuple[str, ...]:
+        return tuple(name for name in names if name in machinery.only)
+
+    return (
+        Scenario(
+            name="a",
+            title="One conversation, 1 socket, as fast as possible",
+            servers=of(*ALL),
+            measure=fan_out(1, 30_000),
+        ),
+        *(
+            Scenario(
+                name=f"b{sockets}",
+                title=f"One conversation, {sockets} sockets",
+                servers=of(*ALL),
+                measure=fan_out(sockets, 100_000),
+            )
+            for sockets in (10, 100, 1000)
+        ),
+        Scenario(
+            name="c",
+            title="500 conversations × 20 events/s",
+            servers=of(*ALL),
+            measure=many_streams(500, 20, 5),
+        ),
+        Scenario(
+            name="d",
+            title="Idle sockets, each of its own conversation",
+            servers=of(*ALL),
+            measure=idle,
+            fresh=True,
+            relative=(),
+        ),
+        Scenario(
+            name="e",
+            title="Resume of half a full window",
+            servers=of(*OURS),
+            measure=resume,
+            relative=(),
+        ),
+        Scenario(
+            name="f",
+            title="An answer of 10 000 deltas, as it grows",
+            servers=of(*OURS),
+            measure=growth,
+            relative=(),
+        ),
+        Scenario(
+            name="g",
+            title="A prompt's POST to its first frame",
+            servers=of(*OURS),
+            measure=first_frame,
+            relative=(),
+        ),
+    )

@@ -1,0 +1,251 @@
+"""The servers under test, each a process of its own on loopback, and what one costs."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import urlencode
+
+import httpx
+import psutil
+
+from .client import Wire
+from .orders import Orders
+
+ROOT = Path(__file__).resolve().parent.parent
+START_SECONDS = 120.0
+STOP_SECONDS = 20.0
+
+PLAIN = "websockets"
+OURS = ("webchat uvicorn", "webchat daphne")
+STOCK = ("channels uvicorn", "channels daphne")
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What a process has used so far."""
+
+    cpu: float
+    """Seconds of a core."""
+    memory: int
+    """Bytes it holds."""
+
+    @classmethod
+    def of(cls, process: psutil.Process) -> Cost:
+        return cls(_cpu_seconds(process), process.memory_info().rss)
+
+
+def _cpu_seconds(process: psutil.Process) -> float:
+    """To the nanosecond where the system tells it; elsewhere in ticks of 10 ms."""
+    try:
+        threads = Path(f"/proc/{process.pid}/task").iterdir()
+        return sum(int((thread / "schedstat").read_text().split()[0]) for thread in threads) / 1e9
+    except OSError:
+        times = process.cpu_times()
+        return float(times.user + times.system)
+
+
+class Server:
+    """A running server. `open` gives sockets of a conversation; `order` has it answer there."""
+
+    def __init__(self, name: str, process: psutil.Process, url: str) -> None:
+        self.name = name
+        self.url = url
+        self._process = process
+
+    @property
+    def cost(self) -> Cost:
+        return Cost.of(self._process)
+
+    async def open(self, conv: str, **query: str) -> Wire:
+        """A socket that gets what is said in the conversation from here on."""
+        return await Wire(f"{self.url}/{conv}").open()
+
+    async def order(self, conv: str, orders: Orders, wire: Wire) -> None:
+        """Returns once the order is on its way."""
+        wire.send(orders.encode())
+
+
+class Ours(Server):
+    """Webchat, as `manage.py serve` runs it, visited by one browser."""
+
+    def __init__(
+        self, name: str, process: psutil.Process, url: str, http: httpx.AsyncClient
+    ) -> None:
+        super().__init__(name, process, url)
+        self._http = http
+
+    async def open(self, conv: str, **query: str) -> Wire:
+        """Also returns only once the socket has its snapshot, or with a cursor its `ws.hello`."""
+        cookies = "; ".join(f"{cookie.name}={cookie.value}" for cookie in self._http.cookies.jar)
+        asked = urlencode({"conv_id": conv, **query})
+        wire = Wire(f"{self.url}/ws?{asked}", {"Cookie": cookies}, acknowledges=True)
+        greeted = wire.count(1 if "cursor" in query else 2)
+        await wire.open()
+        await greeted
+        return wire
+
+    async def order(self, conv: str, orders: Orders, wire: Wire | None = None) -> None:
+        await self.say(conv, orders.encode())
+
+    async def say(self, conv: str, prompt: str) -> None:
+        """Posts a prompt that must be taken up."""
+        answer = await self._http.post(
+            "/chat",
+            content=json.dumps({"prompt": prompt, "conv_id": conv}),
+            headers={
+                "X-CSRFToken": self._http.cookies["csrftoken"],
+                "Content-Type": "application/json",
+            },
+        )
+        if answer.status_code != 200:
+            raise RuntimeError(f"{self.name} answered {answer.status_code}: {answer.text}")
+
+    async def cursor(self, conv: str) -> tuple[int, int]:
+        """The epoch and head of the conversation's log."""
+        answer = await self._http.get("/api/timeline", params={"conv_id": conv})
+        timeline = answer.json()
+        return timeline["epoch"], timeline["version"]
+
+
+@dataclass
+class Machinery:
+    """Starts servers and ends those it started. `env` is for ours; `only` names who takes part."""
+
+    state: Path
+    only: tuple[str, ...]
+    env: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    @asynccontextmanager
+    async def prepared(cls, only: tuple[str, ...]) -> AsyncIterator[Machinery]:
+        """With a database and static files of its own, gone at the end of the block."""
+        with tempfile.TemporaryDirectory(prefix="webchat-bench-") as folder:
+            machinery = cls(Path(folder), only)
+            if any(name in only for name in OURS):
+                await machinery._set_up()
+            yield machinery
+
+    @asynccontextmanager
+    async def server(self, name: str, **env: str) -> AsyncIterator[Server]:
+        """The named server, once it answers."""
+        port = _free_port()
+        log = self.state / f"{port}.log"
+        with log.open("wb") as output:
+            process = await asyncio.create_subprocess_exec(
+                *_command(name, port),
+                cwd=ROOT,
+                env={**self._environment(), **env},
+                stdout=output,
+                stderr=subprocess.STDOUT,
+            )
+        try:
+            async with httpx.AsyncClient(
+                base_url=f"http://127.0.0.1:{port}", timeout=60, trust_env=False, verify=False
+            ) as http:
+                try:
+                    await _until_it_answers(process, http, "/readyz" if name in OURS else "/")
+                except (TimeoutError, RuntimeError) as error:
+                    raise RuntimeError(f"{name} did not start:\n{log.read_text()}") from error
+                seen, url = psutil.Process(process.pid), f"http://127.0.0.1:{port}"
+                if name in OURS:
+                    (await http.get("/")).raise_for_status()
+                    yield Ours(name, seen, url, http)
+                else:
+                    yield Server(name, seen, url)
+        finally:
+            await _end(process)
+
+    async def _set_up(self) -> None:
+        command = (sys.executable, "-m", "scripts.manage_all")
+        process = await asyncio.create_subprocess_exec(
+            *command,
+            "migrate --verbosity=0",
+            "collectstatic --noinput --verbosity=0 --skip-checks",
+            cwd=ROOT,
+            env=self._environment(),
+        )
+        if await process.wait():
+            raise RuntimeError("the database and the static files could not be made")
+
+    def _environment(self) -> dict[str, str]:
+        inherited = {
+            name: value
+            for name, value in os.environ.items()
+            if name not in ("DEBUG", "DATABASE_URL", "SECRET_KEY") and not name.endswith("_API_KEY")
+        }
+        return {
+            **inherited,
+            "DJANGO_SETTINGS_MODULE": "bench.settings",
+            "WEBCHAT_STATE_DIR": str(self.state),
+            "WEBCHAT_MODEL": "bench:fast",
+            **self.env,
+        }
+
+
+def _command(name: str, port: int) -> list[str]:
+    kind = name.rpartition(" ")[2]
+    if name in OURS:
+        return [sys.executable, "manage.py", "serve", "--server", kind, "--port", str(port)]
+    if name == "channels daphne":
+        options = ["--application-close-timeout", "2", "-v", "0"]
+        return [
+            sys.executable,
+            "-m",
+            "daphne",
+            *options,
+            "-p",
+            str(port),
+            "bench.stock:application",
+        ]
+    if name == "channels uvicorn":
+        options = ["--ws", "websockets-sansio", "--log-level", "warning", "--lifespan", "off"]
+        return [
+            *(sys.executable, "-m", "uvicorn", "--port", str(port), "--no-access-log"),
+            *(*options, "bench.stock:application"),
+        ]
+    assert name == PLAIN, name
+    return [sys.executable, "-m", "bench.plain", str(port)]
+
+
+async def _until_it_answers(
+    process: asyncio.subprocess.Process, http: httpx.AsyncClient, path: str
+) -> None:
+    async with asyncio.timeout(START_SECONDS):
+        while True:
+            if process.returncode is not None:
+                raise RuntimeError(f"it ended with {process.returncode}")
+            with suppress(httpx.TransportError):
+                # Whatever it says: some of them know no HTTP.
+                if path == "/" or (await http.get(path)).status_code == 200:
+                    if path == "/":
+                        await http.get(path)
+                    return
+            await asyncio.sleep(0.05)
+
+
+async def _end(process: asyncio.subprocess.Process) -> None:
+    for number in (signal.SIGINT, signal.SIGKILL):
+        if process.returncode is None:
+            with suppress(ProcessLookupError):
+                process.send_signal(number)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(STOP_SECONDS):
+                    await process.wait()
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
