@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass
 from typing import TypeAlias
 from uuid import uuid4
 
 import pytest_asyncio
-from asgiref.sync import sync_to_async
-from django.contrib.auth.models import Permission, User
-from django.test import AsyncClient
 
 from chat.hub import Hub
 from sessions_app.inference.demo_tools import demo_send_note
 from sessions_app.inference.turns import ToolCall
 from sessions_app.testing import Gate, ScriptedEngine
 from sessions_app.values import PromptRequest, SessionDetail
+from tests.chat.people import Person, signed_in
 from webchat_project.testing import running_hub
 
 SAID = "canary-said-4711"
@@ -81,22 +78,10 @@ class Floor:
 
 
 @pytest_asyncio.fixture
-async def floor(settings, tmp_path) -> AsyncIterator[Floor]:
-    plain = "django.contrib.staticfiles.storage.StaticFilesStorage"
-    settings.STORAGES = {**settings.STORAGES, "staticfiles": {"BACKEND": plain}}
-    settings.STATIC_ROOT = tmp_path
+async def floor(plain_static: None) -> AsyncIterator[Floor]:
     engine = ScriptedEngine()
     async with running_hub(engine=engine) as hub:
         yield Floor(hub, engine)
-
-
-@dataclass(frozen=True, slots=True)
-class Person:
-    """Somebody with a browser. `owner` is how conversations know them; None for nobody."""
-
-    client: AsyncClient
-    owner: str | None = None
-    name: str = ""
 
 
 People: TypeAlias = Callable[..., Awaitable[Person]]
@@ -106,21 +91,12 @@ People: TypeAlias = Callable[..., Awaitable[Person]]
 async def person(floor: Floor, transactional_db: None) -> People:
     """Makes an account that has signed in, with `grants` as in `"view step"`."""
 
-    async def signed_in(
+    async def made(
         name: str = "", *, staff: bool = False, superuser: bool = False, grants: str = ""
     ) -> Person:
-        user = await User.objects.acreate(
-            username=name or uuid4().hex, is_staff=staff, is_superuser=superuser
+        permissions = [f"{grant}_livesession" for grant in grants.split()]
+        return await signed_in(
+            name or uuid4().hex, *permissions, is_staff=staff, is_superuser=superuser
         )
-        await _give(user, grants.split())
-        client = AsyncClient()
-        await client.aforce_login(user)
-        return Person(client, f"user:{user.pk}", user.username)
 
-    return signed_in
-
-
-@sync_to_async
-def _give(user: User, grants: list[str]) -> None:
-    codenames = [f"{grant}_livesession" for grant in grants]
-    user.user_permissions.set(Permission.objects.filter(codename__in=codenames))
+    return made

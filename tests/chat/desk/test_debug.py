@@ -10,7 +10,8 @@ import msgspec
 import pytest
 from django.test import AsyncClient
 
-from tests.chat.desk.conftest import OWNER, SAID, Floor, People, Person
+from tests.chat.desk.conftest import OWNER, SAID, Floor, People
+from tests.chat.people import Person
 
 CALLS = {
     "/api/debug/conversations": "view",
@@ -178,7 +179,6 @@ async def test_absent_and_forbidden_are_alike(floor: Floor, person: People, path
     half = await person(staff=True, grants=" ".join(others_grants))
     no_staff = await person(superuser=True)
     owner = await person()
-    assert owner.owner is not None
     await floor.idle("conv", owner.owner)
     superuser = await person(staff=True, superuser=True)
     permitted = await person(staff=True, grants=CALLS[path])
@@ -201,7 +201,7 @@ async def test_what_staff_do_by_the_json_calls_is_noted_and_what_owners_do_is_no
     caplog.set_level(logging.INFO, "webchat.audit")
     owner = await person()
     operator = await person("op", staff=True, grants="cancel step")
-    pause_id = await floor.paused("conv", str(owner.owner))
+    pause_id = await floor.paused("conv", owner.owner)
     wrong = {"conv_id": "conv", "pause_id": "no-such-pause"}
     right = {"conv_id": "conv", "pause_id": pause_id, "decision": "abort"}
     step = {"conv_id": "conv", "enabled": True}
@@ -214,7 +214,7 @@ async def test_what_staff_do_by_the_json_calls_is_noted_and_what_owners_do_is_no
         (operator, "chat/queue/remove", {"conv_id": "conv", "idempotency_key": "x"}),
         (operator, "chat/queue/run", {"conv_id": "conv", "idempotency_key": "x"}),
     ):
-        await who.client.post(f"/api/{path}", body, content_type="application/json")
+        await who.post(f"/api/{path}", body)
     lines = [r.getMessage() for r in caplog.records if r.name == "webchat.audit"]
     noted = [json.loads(line.removeprefix("audit ")) for line in lines]
 
