@@ -26,7 +26,7 @@ from sessions_app.values import Unloaded
 
 from .apps import hub
 from .desk import rows as desk
-from .desk.acts import ACTS, Act, Done, Operator, carry_out
+from .desk.acts import ACTS, Act, Done, Operator, carry_out, note_refusal
 from .desk.acts import decide as decide_pause
 from .desk.listing import listing
 from .desk.turns import own_turns
@@ -104,11 +104,14 @@ class LiveSessionAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # there are
                 return self._decide(request, conv_id)
             return self._act(request, [conv_id])
         chosen_type = request.GET.get("type", "")
-        found = self._detail(request, conv_id, turns=SHOWN_TURNS + 1)
+        found = self._detail(request, conv_id, turns=0)
         if found is None:
             return self._gone(request, conv_id)
         session = found.row.session
-        known_turns = request.GET.get("turns") if _is_part(request) else None
+        turns = None
+        if found.said is not None and not _has_turns(request, session.turns):
+            whole = self._detail(request, conv_id, turns=SHOWN_TURNS + 1)
+            turns = own_turns(whole.said, SHOWN_TURNS) if whole and whole.said else ()
         context = {
             "found": found,
             "session": session,
@@ -121,9 +124,7 @@ class LiveSessionAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # there are
             ],
             "may_decide": self._may(request, "decide", session),
             "may_read": found.said is not None,
-            "turns": None
-            if found.said is None or known_turns == str(session.turns)
-            else own_turns(found.said, SHOWN_TURNS),
+            "turns": turns,
             "frames": self._frames(conv_id, found.row.stream.head_seq, chosen_type)
             if found.said is not None and not _is_part(request)
             else (),
@@ -151,26 +152,21 @@ class LiveSessionAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # there are
             return HttpResponseRedirect(request.get_full_path())
         if request.POST.get("confirmed") == "yes":
             return self._tell(request, self._carry_out(request, act, conv_ids))
-        rows = self._permitted(request, act, conv_ids)
-        context = {
-            "act": act,
-            "rows": rows,
-            "names": _names([row.session.owner for row in rows]),
-        }
-        return self._page(request, "confirm", f"{act.label}?", context)
-
-    def _permitted(
-        self, request: HttpRequest, act: Act, conv_ids: Sequence[str]
-    ) -> Sequence[desk.Row]:
-        """Those of the sessions that there are. Raises PermissionDenied if it may do none."""
         found = [self._detail(request, conv_id, turns=0) for conv_id in conv_ids]
         rows = [each.row for each in found if each is not None]
+        if not rows:
+            return self._gone(request, conv_ids[0])
         allowed = [row for row in rows if self._may(request, act.needs, row.session)]
         if not allowed:
-            # Also noted as an attempt: each is asked, and refused.
-            self._carry_out(request, act, conv_ids)
+            for row in rows:
+                note_refusal(act.slug, row.session.conv_id, self._operator(request))
             raise PermissionDenied
-        return allowed
+        context = {
+            "act": act,
+            "rows": allowed,
+            "names": _names([row.session.owner for row in allowed]),
+        }
+        return self._page(request, "confirm", f"{act.label}?", context)
 
     def _carry_out(self, request: HttpRequest, act: Act, conv_ids: Sequence[str]) -> Sequence[Done]:
         operator = self._operator(request)
@@ -194,7 +190,7 @@ class LiveSessionAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # there are
         if found is None:
             return self._gone(request, conv_id)
         if not self._may(request, "decide", found.row.session):
-            self._end_pause(request, conv_id, cast(Decision, decision), None)
+            note_refusal(f"decide:{decision}", conv_id, self._operator(request))
             raise PermissionDenied
         problem = ""
         if request.POST.get("confirmed") == "yes":
@@ -295,6 +291,11 @@ class LiveSessionAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # there are
 
 def _is_part(request: HttpRequest) -> bool:
     return request.method == "GET" and PART in request.headers
+
+
+def _has_turns(request: HttpRequest, turns: int) -> bool:
+    """Whether the page that refreshes itself shows all of them already."""
+    return _is_part(request) and request.GET.get("turns") == str(turns)
 
 
 def _names(owners: Sequence[str]) -> dict[str, str]:

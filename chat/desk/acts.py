@@ -70,14 +70,18 @@ async def carry_out(act: Act, conv_id: str, operator: Operator) -> Done:
             code, sentence = "done", await act.perform(conv_id, operator.name)
         except Refused as refusal:
             code, sentence = refusal.code, str(refusal)
-    audit(
-        actor=operator.name,
-        owner=operator.identity.owner,
-        action=act.slug,
-        conv_id=conv_id,
-        outcome=code,
-    )
+    _note(operator, act.slug, conv_id, code)
     return Done(conv_id=conv_id, code=code, sentence=sentence)
+
+
+def note_refusal(action: str, conv_id: str, operator: Operator) -> None:
+    """Notes that somebody asked for what they may not do; nothing was done."""
+    _note(operator, action, conv_id, "forbidden")
+
+
+def _note(operator: Operator, action: str, conv_id: str, outcome: str) -> None:
+    owner = operator.identity.owner
+    audit(actor=operator.name, owner=owner, action=action, conv_id=conv_id, outcome=outcome)
 
 
 async def decide(

@@ -18,6 +18,32 @@ pytestmark = [pytest.mark.asyncio(loop_scope="session")]
 
 LIST = "/admin/sessions_app/livesession/"
 
+MORPH_ANYTHING = """async () => {
+  const loaded = performance.getEntriesByType("resource").map(({ name }) => name);
+  const { morph } = await import(loaded.find((name) => /desk\\/morph/.test(name)));
+  let seed = 7;
+  const below = (n) => (seed = (seed * 48271) % 2147483647) % n;
+  const row = (key) => `<p data-key="k${key}" class="c${below(2)}">${"x".repeat(below(3))}</p>`;
+  const some = () => {
+    const keys = [0, 1, 2, 3, 4, 5].filter(() => below(3)).sort(() => below(3) - 1);
+    const rows = keys.map((key) => (below(4) ? "\\n" : "<i>i</i>") + row(key));
+    return `<div>${rows.join("")}<b>${below(9)}</b></div>`;
+  };
+  const parse = (html) => new DOMParser().parseFromString(html, "text/html").body.firstChild;
+  const wrong = [];
+  for (let i = 0; i < 2000; i += 1) {
+    const [before, after] = [some(), some()];
+    const shown = document.importNode(parse(before), true);
+    const had = new Map([...shown.querySelectorAll("[data-key]")].map((e) => [e.dataset.key, e]));
+    morph(shown, parse(after));
+    const kept = [...shown.querySelectorAll("[data-key]")].every(
+      (e) => !had.has(e.dataset.key) || had.get(e.dataset.key) === e);
+    if (shown.outerHTML !== parse(after).outerHTML || !kept) wrong.push([before, after]);
+  }
+  return wrong.slice(0, 3);
+}"""
+"""Makes thousands of pieces of markup into others, and returns what went wrong."""
+
 OpenDesk: TypeAlias = Callable[..., Awaitable[Page]]
 
 
@@ -121,6 +147,14 @@ async def test_the_list_keeps_itself_fresh_and_what_one_does_there(
     await page.get_by_role("button", name="Yes, cancel the inference").click()
     await expect(page.get_by_text("The inference was asked to end: 2 sessions")).to_be_visible()
     assert page.url == f"{server.url}{LIST}?q=fresh-"
+
+
+async def test_whatever_is_shown_becomes_what_the_server_says_and_keeps_its_elements(
+    desk: OpenDesk,
+):
+    page = await desk(LIST)
+    await expect(page.locator("[data-freshness]")).to_contain_text("Live, as of")
+    assert await page.evaluate(MORPH_ANYTHING) == []
 
 
 async def test_a_pause_is_decided_and_its_frames_are_followed(desk: OpenDesk, anna: Visitor):

@@ -3,6 +3,7 @@ import { slot } from "../slot.js";
 /** The line that says whether the page is live, with its button to pause that. */
 export class Freshness {
   #element;
+  #announcer;
   #state = "";
 
   constructor(element) {
@@ -15,14 +16,13 @@ export class Freshness {
     element.append(this.#announcer);
   }
 
-  #announcer;
-
   onPause(listen) {
     const button = slot(this.#element, "pause");
+    let paused = false;
     button.hidden = false;
     button.addEventListener("click", () => {
-      const paused = button.getAttribute("aria-pressed") !== "true";
-      button.setAttribute("aria-pressed", String(paused));
+      paused = !paused;
+      button.textContent = paused ? "Refresh again" : "Stop refreshing";
       listen(paused);
     });
   }

@@ -10,10 +10,12 @@ export function morph(old, fresh, { keepOrder = () => false } = {}) {
   if (old.localName === "textarea") return;
   const children = [...fresh.childNodes];
   if (keepOrder(old)) return updateInPlace(old, children, { keepOrder });
+  removeUnwanted(old, children);
   const keyed = byKey(old);
   let place = old.firstChild;
   for (const wanted of children) {
     const found = match(place, wanted, keyed);
+    if (found && keyOf(found) !== null) place = skipTo(found, place);
     if (found) {
       if (found === place) place = place.nextSibling;
       else old.insertBefore(found, place);
@@ -29,6 +31,22 @@ export function morph(old, fresh, { keepOrder = () => false } = {}) {
     place.remove();
     place = next;
   }
+}
+
+function removeUnwanted(old, children) {
+  const wanted = new Set(children.map(keyOf));
+  for (const child of [...old.children])
+    if (keyOf(child) !== null && !wanted.has(keyOf(child))) child.remove();
+}
+
+/** Drops what lies between, so that a node which only comes nearer is not moved: that costs its focus. */
+function skipTo(found, place) {
+  while (place && place !== found && keyOf(place) === null) {
+    const next = place.nextSibling;
+    place.remove();
+    place = next;
+  }
+  return place;
 }
 
 function updateInPlace(old, children, options) {

@@ -15,6 +15,7 @@ export class Refresher {
   #address;
   #apply;
   #timer = null;
+  #request = null;
   #failures = 0;
   #asOf = Date.now();
   #paused = false;
@@ -33,7 +34,7 @@ export class Refresher {
     addEventListener("offline", () => this.#say("offline", "You are offline."));
     this.#freshness.onPause((paused) => {
       this.#paused = paused;
-      if (paused) this.#say("paused", "Paused.");
+      if (paused) this.#say("paused", "Not refreshing.");
       this.#wake();
     });
     this.#freshness.say("live", `Live, as of ${this.#clock()}.`);
@@ -55,16 +56,21 @@ export class Refresher {
     if (!this.#resting()) this.#timer = setTimeout(() => this.#ask(), delay);
   }
 
+  /** One question at a time: a newer one makes the answer to the older unwanted. */
   async #ask() {
+    clearTimeout(this.#timer);
+    const request = (this.#request = {});
+    const isOver = () => this.#request !== request || this.#resting();
     try {
       const answer = await fetch(this.#address(), {
         headers: { "X-Live-Part": "1" },
         redirect: "manual",
         signal: AbortSignal.timeout(PATIENCE_MS),
       });
+      const text = await answer.text();
+      if (isOver()) return;
       if (!answer.ok) return this.#refused(answer);
-      const fresh = new DOMParser().parseFromString(await answer.text(), "text/html");
-      if (this.#resting()) return;
+      const fresh = new DOMParser().parseFromString(text, "text/html");
       const note = this.#apply(fresh);
       this.#failures = 0;
       this.#asOf = Date.now();
@@ -72,6 +78,7 @@ export class Refresher {
       this.#schedule(EVERY_MS);
     } catch (error) {
       if (!(error instanceof TypeError || error instanceof DOMException)) throw error;
+      if (isOver()) return;
       this.#failed(navigator.onLine ? "The server does not answer." : "You are offline.");
     }
   }
