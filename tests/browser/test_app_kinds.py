@@ -165,7 +165,8 @@ async def test_a_frame_after_a_reload_changes_the_card_that_the_server_drew(
     shown = await readable(chat, "mood").locator("pre").text_content()
     assert json.loads(shown or "") == {"key1": 1, "key2": 2}
     await expect(card(chat, "slots")).to_have_text("Level 2, because")
-    await expect(card(chat, "fragile")).to_contain_text("low, by the module")
+    await expect(card(chat, "fragile")).to_have_js_property("drawn", "low")
+    await expect(card(chat, "fragile")).to_have_text("Level low, because later")
     await shows_the_same_however_it_came(chat)
 
 
@@ -177,6 +178,7 @@ async def test_hostile_props_stay_text(echo_server: LiveServer, visit: OpenChat)
     await chat.ended()
     for card_of in (card(chat, "slots"), card(chat, "fragile"), card(chat, "thinking-mode")):
         await expect(card_of).to_contain_text(HOSTILE)
+    await expect(card(chat, "fragile")).to_have_js_property("drawn", HOSTILE)
     shown = await readable(chat, "mood").locator("pre").text_content()
     assert json.loads(shown or "") == hostile
     await expect(chat.page.locator("[data-timeline] img, [data-timeline] script")).to_have_count(0)

@@ -1,4 +1,4 @@
-/** Shows its props until the level is high. */
+/** Shows its props as the template does, until the level is high; `drawn` is what it drew last. */
 export default class Fragile {
   constructor(element) {
     this.element = element;
@@ -6,7 +6,8 @@ export default class Fragile {
 
   show({ level, why = "" }) {
     if (level === "high") throw new RangeError("too high");
-    this.element.querySelector("[data-slot=level]").textContent = `${level}, by the module`;
+    this.element.querySelector("[data-slot=level]").textContent = level;
     this.element.querySelector("[data-slot=why]").textContent = why;
+    this.element.drawn = level;
   }
 }
