@@ -53,6 +53,7 @@ class ChatConsumer(AsyncWebsocketConsumer):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self._hub = hub()
         self._conv_id = ""
         self._connection = Connection()
         self._seat: Seat | None = None
@@ -60,8 +61,8 @@ class ChatConsumer(AsyncWebsocketConsumer):
         self._delivery: asyncio.Task[None] | None = None
         self._bad_frames = 0
         self._counted: tuple[str, str] | None = None
-        self._messages = hub().limits.bucket()
-        self._pongs = hub().limits.pong_bucket()
+        self._messages = self._hub.limits.bucket()
+        self._pongs = self._hub.limits.pong_bucket()
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         try:
@@ -80,19 +81,19 @@ class ChatConsumer(AsyncWebsocketConsumer):
             await self._forbid("nobody is known by its cookies")
             return
         conv_id = self._asked.get("conv_id", "")
-        info = await hub().sessions.find(conv_id)
+        info = await self._hub.sessions.find(conv_id)
         if info is not None and not can(identity, "transcript", info):
             await self._forbid("the conversation is somebody else's")
             return
         try:
             cursor = self._read_request(conv_id)
             self._enter(identity.owner)
-            info = await hub().sessions.open(
+            info = await self._hub.sessions.open(
                 conv_id,
                 owner=identity.owner,
                 profile=self._asked.get("profile") or cookie_profile(self.scope["cookies"]),
             )
-            if hub().draining and not info.running:
+            if self._hub.draining and not info.running:
                 raise Draining("the server is restarting; come back in a few seconds")
             if not can(identity, "transcript", info):
                 await self._forbid("the conversation is somebody else's")
@@ -106,9 +107,9 @@ class ChatConsumer(AsyncWebsocketConsumer):
         await self.channel_layer.group_add(control_group(conv_id), self.channel_name)
         await self.accept()
         logger.info("a socket opened")
-        self._follower = hub().streams.follower(conv_id)
+        self._follower = self._hub.streams.follower(conv_id)
         self._follower.join(self._connection)
-        if hub().draining:
+        if self._hub.draining:
             self._connection.leave(CLOSE_RESTARTING)
         self._delivery = asyncio.create_task(
             self._deliver(self._follower, cursor, self._asked.get("profile") or info.profile),
@@ -121,7 +122,7 @@ class ChatConsumer(AsyncWebsocketConsumer):
         try:
             if text_data is None:
                 raise BadFrame("got a binary message; send text")
-            if utf8_size(text_data) > hub().settings.message_max_bytes:
+            if utf8_size(text_data) > self._hub.settings.message_max_bytes:
                 self._connection.close(CLOSE_TOO_BIG)
                 return
             said = decode_client(text_data)
@@ -144,7 +145,7 @@ class ChatConsumer(AsyncWebsocketConsumer):
         if bucket.take():
             return True
         if self._connection.closing is None:
-            hub().limits.refusals["messages"] += 1
+            self._hub.limits.refusals["messages"] += 1
         self._connection.close(CLOSE_RATE)
         return False
 
@@ -159,9 +160,9 @@ class ChatConsumer(AsyncWebsocketConsumer):
         """Out of counts, guard, pool and group, its pump ended. Idempotent."""
         counted, self._counted = self._counted, None
         if counted is not None:
-            hub().limits.leave(*counted)
+            self._hub.limits.leave(*counted)
         if self._seat is not None:
-            hub().guard.release(self._seat)
+            self._hub.guard.release(self._seat)
         if self._follower is not None:
             self._follower.leave(self._connection)
         delivery, self._delivery = self._delivery, None
@@ -180,9 +181,9 @@ class ChatConsumer(AsyncWebsocketConsumer):
         address = client_address(
             (self.scope.get("client") or [None])[0],
             headers.get(b"x-forwarded-for", b"").decode("latin-1"),
-            trusted_proxies=hub().settings.trusted_proxies,
+            trusted_proxies=self._hub.settings.trusted_proxies,
         )
-        hub().limits.enter(owner, address)
+        self._hub.limits.enter(owner, address)
         self._counted = (owner, address)
 
     def _sit_down(self, owner: str, info: SessionInfo) -> None:
@@ -197,7 +198,7 @@ class ChatConsumer(AsyncWebsocketConsumer):
             session_key=session_key,
             connection=self._connection,
         )
-        hub().guard.admit(self._seat)
+        self._hub.guard.admit(self._seat)
 
     async def _deliver(self, follower: StreamFollower, cursor: Cursor | None, profile: str) -> None:
         try:

@@ -20,13 +20,14 @@ from django.utils.http import content_disposition_header
 from django.views.decorators.cache import cache_control
 from django.views.decorators.http import require_http_methods
 
+from sessions_app.access import can
 from sessions_app.inference.errors import WebchatError
 
 from .actions import act
 from .apps import hub
 from .cards import arrange, blank_cards
 from .export import EXPORTS
-from .identity import permitted, welcome
+from .identity import identity_of, permitted, welcome
 from .submission import cookie_profile, submit_prompt
 
 DRAFT_TAG = "draft"
@@ -83,6 +84,7 @@ async def conversation(request: HttpRequest, conv_id: str) -> HttpResponse:
     snapshot = await streams.snapshot(conv_id)
     context = {
         "info": info,
+        "is_guest": not can(await identity_of(request), "send", info),
         "profile": info.profile,
         "snapshot": snapshot,
         "cards": arrange(snapshot.entities, streams.kinds),

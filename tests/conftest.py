@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 from collections.abc import AsyncIterator, Iterator, Mapping
+from pathlib import Path
 
 import async_solipsism
 import pytest
@@ -48,6 +49,16 @@ def server(request: pytest.FixtureRequest) -> Iterator[LiveServer]:
         context = live_server(request.param, env={**OPERATED, **SHARED})
         yield runner.run(context.__aenter__())
         runner.run(context.__aexit__(None, None, None))
+
+
+@pytest.fixture
+def plain_static(settings, tmp_path: Path) -> None:
+    """Pages can be rendered in this process, where no static files were collected."""
+    settings.STATIC_ROOT = tmp_path
+    settings.STORAGES = {
+        **settings.STORAGES,
+        "staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"},
+    }
 
 
 @pytest_asyncio.fixture

@@ -59,6 +59,13 @@ class Person:
         await socket.disconnect(timeout=GENTLE)
         return None
 
+    async def may_enter(self, conv_id: str) -> bool:
+        """Whether a socket is opened; it is closed again."""
+        socket = await self.handshake(conv_id)
+        if socket is not None:
+            await socket.disconnect(timeout=GENTLE)
+        return socket is not None
+
     @asynccontextmanager
     async def socket(self, conv_id: str) -> AsyncIterator[WebsocketCommunicator]:
         """A socket that has been greeted."""

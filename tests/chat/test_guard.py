@@ -143,6 +143,17 @@ async def test_a_session_that_is_announced_to_be_over_is_closed_without_a_look()
         assert elsewhere.connection.closing is None
 
 
+async def test_what_is_announced_in_one_process_is_heard_in_every_other():
+    layer = InMemoryChannelLayer()
+    async with bench(layer) as one, bench(layer) as another:
+        here = one.sit("s1", Identity(ANNA), "a", ANNA)
+        there = another.sit("s1", Identity(ANNA), "a", ANNA)
+        await asyncio.sleep(1)
+        await one.announce(type="access.ended", session=digest("s1"), code=4501)
+
+        assert [await until_closed(seat) for seat in (here, there)] == [(4501, 0), (4501, 0)]
+
+
 async def test_an_account_that_is_announced_to_have_changed_is_looked_at_at_once():
     async with bench() as b:
         own = [b.sit(f"s{n}", Identity(ANNA), f"a{n}", ANNA) for n in range(3)]

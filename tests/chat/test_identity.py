@@ -5,7 +5,9 @@ Through the border, with real cookies: tests/border/test_identity.py.
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import timedelta
 
 import pytest
 import pytest_asyncio
@@ -14,12 +16,13 @@ from django.contrib.auth.models import AnonymousUser, User
 from django.contrib.sessions.backends.signed_cookies import SessionStore
 from django.contrib.sessions.models import Session
 from django.http import HttpRequest
+from django.utils.timezone import now
 
 from chat.errors import LoginRequired
 from chat.hub import Hub
 from chat.identity import VISITOR_KEY, ensure_owner, identify
 from sessions_app.access import Identity
-from tests.chat.people import signed_in
+from tests.chat.people import Person, closed, signed_in, visitor
 from webchat_project.testing import running_hub
 
 
@@ -128,3 +131,53 @@ async def test_what_was_asked_as_an_account_is_not_done_as_a_visitor(
     assert "what I wrote" in shown
     assert (await tab.get(f"/c/{own}/")).status_code == 404
     assert (await tab.submit("/", prompt="fail at once")).headers["location"] != "/"
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.usefixtures("plain_static")
+async def test_a_session_that_is_over_forged_or_changed_opens_nothing(hub: Hub):
+    anna = await signed_in("anna")
+    key = anna.client.cookies["sessionid"].value
+    assert await anna.may_enter("a")
+
+    async def is_refused(person: Person) -> bool:
+        answer = await person.post("/api/chat/cancel", {"conv_id": "a"})
+        return answer.status_code == 404 and not await person.may_enter("a")
+
+    for forged in (f"{key}x", key[:-1], "../../etc/passwd", "x" * 4000, "visitor:1"):
+        stranger = Person()
+        stranger.client.cookies["sessionid"] = forged
+        assert await is_refused(stranger), forged
+    data = (await Session.objects.aget(pk=key)).session_data
+    await Session.objects.filter(pk=key).aupdate(session_data=f"{data}x")
+    assert await is_refused(anna)
+    expired = now() - timedelta(seconds=1)
+    await Session.objects.filter(pk=key).aupdate(session_data=data, expire_date=expired)
+    assert await is_refused(anna)
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.usefixtures("plain_static")
+async def test_who_knew_the_visitors_session_has_nothing_of_the_account(hub: Hub):
+    anna, thief = await visitor(), Person()
+    thief.client.cookies["sessionid"] = anna.client.cookies["sessionid"].value
+    conv_id = (await anna.post("/chat", {"prompt": "fail at once"})).json()["conv_id"]
+    async with thief.socket(conv_id) as socket:
+        await anna.client.aforce_login(await User.objects.acreate(username="anna"))
+        assert await closed(socket) == 4010
+
+    assert not await thief.may_enter(conv_id)
+    assert (await thief.get(f"/api/timeline?conv_id={conv_id}")).status_code == 404
+    assert await anna.may_enter(conv_id)
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.usefixtures("plain_static")
+async def test_staff_who_read_are_offered_nothing_to_write(hub: Hub):
+    anna, reader = await visitor(), await signed_in("r", "transcript_livesession", is_staff=True)
+    conv_id = (await anna.post("/chat", {"prompt": "fail at once"})).json()["conv_id"]
+    own, others = [(await who.get(f"/c/{conv_id}/")).content.decode() for who in (anna, reader)]
+
+    assert "reading somebody else" not in own
+    assert re.search(r"<textarea[^>]* disabled", others)
+    assert re.search(r'data-slot="send" hidden', others)

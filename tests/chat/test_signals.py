@@ -94,7 +94,7 @@ async def test_an_account_that_is_signed_out_is_told_in_every_tab_and_refused_fr
         codes = [await closed(tab) for tab in (one, two)]
 
     assert codes == [code, code]
-    assert await anna.handshake(conv) is None
+    assert not await anna.may_enter(conv)
     assert (await anna.post("/api/chat/cancel", {"conv_id": conv})).status_code == 404
 
 
@@ -194,7 +194,7 @@ async def test_staff_who_lose_the_permission_keep_what_is_their_own(
         for tab in (owners, own):
             await tab.send_to(text_data="ping")
             assert await heard(tab) == "ws.pong"
-    assert await staff.handshake(conv) is None
+    assert not await staff.may_enter(conv)
     assert (await staff.get(f"/api/timeline?conv_id={conv}")).status_code == 404
 
 

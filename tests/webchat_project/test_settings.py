@@ -7,13 +7,17 @@ import sys
 from typing import Any
 
 import pytest
+from django.core.checks import run_checks
+from django.test import AsyncClient
 
 from chat.conf import ChatSettings
+from webchat_project.testing import running_hub
 
 OURS = (
     *("DEBUG", "SECRET_KEY", "ALLOWED_HOSTS", "CSRF_TRUSTED_ORIGINS", "TRUST_X_FORWARDED_PROTO"),
     *("DATABASE_URL", "SECURE_COOKIES", "LOG_LEVEL", "WEBCHAT_MODEL", "WEBCHAT_LOGIN_REQUIRED"),
     *("OPENAI_BASE_URL", "OPENAI_API_KEY", "ANTHROPIC_API_KEY", "GEMINI_API_KEY"),
+    *("SECURE_SSL_REDIRECT", "SECURE_HSTS_SECONDS"),
     *("LOG_FORMAT", "WEBCHAT_METRICS", "WEBCHAT_METRICS_TOKEN"),
 )
 
@@ -128,3 +132,43 @@ def test_the_daphne_app_comes_before_django_staticfiles(read):
     apps = read()["INSTALLED_APPS"]
 
     assert apps.index("daphne") < apps.index("django.contrib.staticfiles")
+
+
+HTTPS = {
+    "SECURE_COOKIES": "1",
+    "SECURE_SSL_REDIRECT": "1",
+    "SECURE_HSTS_SECONDS": "3600",
+    "TRUST_X_FORWARDED_PROTO": "1",
+}
+
+
+def test_what_the_deployment_check_asks_for_can_be_set_by_the_environment(read, settings):
+    def warned(**env: str) -> set[str | None]:
+        for name, value in read(**env).items():
+            if name.startswith(("SECURE_", "SESSION_COOKIE_SECURE", "CSRF_COOKIE_SECURE")):
+                setattr(settings, name, value)
+        found = run_checks(tags=["security"], include_deployment_checks=True)
+        # Whether all subdomains are https too, only their owner knows.
+        return {each.id for each in found} - {"security.W005", "security.W021"}
+
+    assert warned() == {"security.W004", "security.W008", "security.W012", "security.W016"}
+    assert warned(**HTTPS) == set()
+
+
+async def test_http_is_sent_on_to_https_but_a_probe_is_not(read, settings, plain_static):
+    async with running_hub():
+        for name, value in read(**HTTPS).items():
+            if name.startswith("SECURE_"):
+                setattr(settings, name, value)
+        client = AsyncClient()
+        plain = await client.get("/api/conversations")
+        secure = await client.get("/api/conversations", headers={"X-Forwarded-Proto": "https"})
+        probe = await client.get("/healthz")
+
+    assert (plain.status_code, plain.headers["Location"]) == (
+        301,
+        "https://testserver/api/conversations",
+    )
+    assert secure.status_code == 200
+    assert "max-age=3600" in secure.headers["Strict-Transport-Security"]
+    assert probe.status_code == 200
