@@ -11,7 +11,7 @@ import logging
 from typing import Any
 
 from asgiref.sync import async_to_sync
-from channels.layers import get_channel_layer
+from channels.layers import InMemoryChannelLayer, get_channel_layer
 
 from .apps import installed
 from .guard import ACCESS_GROUP, digest
@@ -50,6 +50,8 @@ def _announce(message: dict[str, Any]) -> None:
     Does not wait where the hub runs, and never raises: what is lost, the next check finds.
     """
     hub = installed()
+    if hub is None and isinstance(get_channel_layer(), InMemoryChannelLayer):
+        return  # as in most commands: nobody else hears a layer of this process
     loop = None if hub is None else hub.guard.loop
     if loop is not None and loop.is_running():
         # A channel layer in memory belongs to its loop; another thread must not touch it.

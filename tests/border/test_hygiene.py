@@ -37,9 +37,14 @@ async def logs_out(anna: Visitor, root: Visitor, name: str) -> None:
     await submit(anna, "/accounts/logout/")
 
 
+async def change_account(root: Visitor, name: str, **fields: str) -> None:
+    """Saves the account's page; what is not named there is taken away."""
+    kept = {"username": name, "date_joined_0": "2026-01-01", "date_joined_1": "00:00:00"}
+    await submit(root, f"{await account_page(root, name)}change/", **kept, **fields)
+
+
 async def is_deactivated(anna: Visitor, root: Visitor, name: str) -> None:
-    fields = {"username": name, "date_joined_0": "2026-01-01", "date_joined_1": "00:00:00"}
-    await submit(root, f"{await account_page(root, name)}change/", **fields)
+    await change_account(root, name)
 
 
 async def is_given_another_password(anna: Visitor, root: Visitor, name: str) -> None:
@@ -86,6 +91,31 @@ async def test_who_is_signed_out_leaves_every_socket_and_is_refused_from_then_on
     assert [answer.status_code for answer in refused] == [404, 404]
     assert handshake == 403
     assert goes_on["type"] == "llm.delta"
+
+
+async def test_staff_who_lose_a_permission_leave_what_it_opened_and_nothing_else(
+    anna: Visitor, bert: Visitor, root: Visitor, accounts: Accounts, conv: str
+):
+    name = accounts()
+    form = (await root.http.get(f"{await account_page(root, name)}change/")).text
+    permission = re.search(r'value="(\d+)">[^<]*Can read the words of any conversation', form)
+    assert permission, form
+    staff = {"is_active": "on", "is_staff": "on"}
+    await change_account(root, name, **staff, user_permissions=permission[1])
+    await bert.sign_in(name, PASSWORD)
+    await anna.chat("slow 30", conv)
+    async with bert.socket(conv) as guest, bert.socket(f"{conv}.own") as own:
+        await guest.until("llm.delta")
+        await own.until("timeline.snapshot")
+        await change_account(root, name, **staff)
+        assert await guest.closed() == 4503
+        await own.send("ping")
+        assert (await own.frame())["type"] == "ws.pong"
+    await anna.post("/api/chat/cancel", {"conv_id": conv})
+
+    assert await bert.refused(conv) == 403
+    assert (await bert.http.get("/api/timeline", params={"conv_id": conv})).status_code == 404
+    assert await bert.get("/api/conversations") != []
 
 
 async def test_an_account_that_another_process_closes_is_refused_at_its_next_command(
