@@ -75,11 +75,11 @@ _KEYS: Mapping[str, tuple[str, Callable[[Row], Any]]] = {
     "errors": ("Errors", lambda row: row.session.errors),
     "owner": ("Owner", lambda row: row.session.owner),
     "profile": ("Profile", lambda row: (row.session.profile, row.session.model)),
+    "active": ("Active", lambda row: row.session.last_activity_ms),
+    "age": ("Age", lambda row: -row.session.created_ms),
     "sockets": ("Sockets", lambda row: row.stream.sockets),
     "head": ("Head", lambda row: row.stream.head_seq),
     "window": ("Window", lambda row: row.stream.bytes),
-    "active": ("Active", lambda row: row.session.last_activity_ms),
-    "age": ("Age", lambda row: -row.session.created_ms),
 }
 
 
