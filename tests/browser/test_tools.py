@@ -58,15 +58,6 @@ async def test_the_limit_of_steps_is_told_once(server: LiveServer, visit: OpenCh
     await shows_the_same_however_it_came(chat)
 
 
-async def test_a_change_of_mode_is_one_line(server: LiveServer, visit: OpenChat):
-    chat = await visit(server.url)
-    await chat.page.get_by_label("Profile").select_option("agent")
-    await chat.say("mode")
-    await chat.ended()
-    await expect(card(chat, "agent_mode")).to_have_text(re.compile(r"plan\s+→\s+act"))
-    await shows_the_same_however_it_came(chat)
-
-
 async def waiting(server: LiveServer, visit: OpenChat) -> Chat:
     """A conversation of the agent that waits for a person's decision."""
     chat = await visit(server.url)

@@ -7,6 +7,7 @@ import secrets
 from html.parser import HTMLParser
 
 import httpx
+import pytest
 
 from tests.client import Visitor, visitor
 from tests.live import LiveServer, live_server
@@ -30,8 +31,8 @@ class Page(HTMLParser):
 
     def buttons(self, name: str) -> list[str]:
         """The values of the buttons of that name, without those of blank cards."""
-        named = [attrs for tag, attrs in self.elements if tag == "button"]
-        return [a["value"] for a in named if a.get("name") == name and a["value"]]
+        named = [a["value"] for t, a in self.elements if t == "button" and a.get("name") == name]
+        return [value for value in named if value and not value.endswith(":")]
 
     def field(self, name: str) -> str:
         found = (attrs for _, attrs in self.elements if attrs.get("name") == name)
@@ -57,6 +58,16 @@ async def ended(who: Visitor, path: str) -> None:
             if frame["type"] == "timeline.snapshot" and not frame["data"]["running"]:
                 return
         await socket.until("inference.finished")
+
+
+async def stopped(who: Visitor, path: str) -> None:
+    """Stops what hangs, and waits for the end of what comes after it."""
+    conv_id = path.split("/")[2]
+    async with who.socket(conv_id, cursor="0.0") as socket:
+        await socket.until("timeline.snapshot")
+        while (await who.get("/api/conversations"))[0]["running"]:
+            await who.post("/api/chat/cancel", {"conv_id": conv_id})
+            await socket.until("inference.finished")
 
 
 async def test_a_first_visit_sets_both_cookies_and_is_stored_nowhere(server: LiveServer):
@@ -160,6 +171,92 @@ async def test_stop_is_a_button_of_the_form(anna: Visitor):
     answer = await post(anna, path, prompt="", stop="1")
     assert answer.status_code == 303
     assert 'data-slot="error"></div>' in (await anna.http.get(path)).text
+
+
+async def test_waiting_prompts_are_run_now_and_removed_by_buttons(anna: Visitor):
+    path = await started(anna, "hang")
+    for prompt in ("hello", "hang", "never"):
+        await post(anna, path, prompt=prompt)
+    _, second, third = Page(await anna.http.get(path)).buttons("remove")
+    assert (await post(anna, path, remove=third)).status_code == 303
+    assert (await post(anna, path, run=second)).status_code == 303
+    await stopped(anna, path)
+    entities = (await anna.get("/api/timeline", conv_id=path.split("/")[2]))["entities"]
+    said = [e["props"]["content"] for e in entities if e["props"].get("role") == "user"]
+    assert said == ["hang", "hang", "hello"]
+    await post(anna, path, remove=third)
+    assert "no prompt with this key waits" in (await anna.http.get(path)).text
+
+
+async def test_step_mode_is_a_button_that_shows_how_it_is(anna: Visitor):
+    path = await started(anna, "hello")
+    for wanted, next_ in (("on", "off"), ("off", "on")):
+        assert Page(await anna.http.get(path)).buttons("step") == [wanted]
+        assert (await post(anna, path, step=wanted)).status_code == 303
+        assert Page(await anna.http.get(path)).buttons("step") == [next_]
+
+
+async def test_a_failed_answer_is_tried_again_once_however_often_the_form_is_sent(anna: Visitor):
+    path = await started(anna, "fail at once")
+    await ended(anna, path)
+    page = Page(await anna.http.get(path))
+    [inference] = page.buttons("again")
+    form = {
+        "csrfmiddlewaretoken": page.field("csrfmiddlewaretoken"),
+        "idempotency_key": page.field("idempotency_key"),
+        "again": inference,
+    }
+    for _ in range(2):
+        answer = await anna.http.post(path, data=form)
+        assert (answer.status_code, answer.headers["location"]) == (303, path)
+    await ended(anna, path)
+    page = Page(await anna.http.get(path))
+    assert len(page.buttons("again")) == 2
+    await post(anna, path, again="never-was")
+    assert "no inference" in (await anna.http.get(path)).text
+
+
+@pytest.mark.parametrize(
+    ("decision", "words"),
+    [("continue", "Continued"), ("skip", "Skipped"), ("abort", "Aborted")],
+)
+async def test_a_pause_is_decided_by_buttons(anna: Visitor, decision: str, words: str):
+    answer = await post(anna, "/", prompt="approve", profile="agent")
+    path = answer.headers["location"]
+    async with anna.socket(path.split("/")[2], cursor="0.0") as socket:
+        await socket.until("timeline.snapshot")
+        while not (values := Page(await anna.http.get(path)).buttons("decision")):
+            await socket.frame()
+        pause = values[0].split(":")[1]
+        assert values == [f"{name}:{pause}" for name in ("continue", "skip", "abort")]
+        fields = {"decision": f"{decision}:{pause}", f"message:{pause}": "Not today."}
+        assert (await post(anna, path, **fields)).status_code == 303
+    await ended(anna, path)
+    page = (await anna.http.get(path)).text
+    assert re.search(rf'data-when="{decision}">{words}', page)
+    assert ("Not today." in page) is (decision == "skip")
+    await post(anna, path, **fields)
+    assert "this pause ended already" in (await anna.http.get(path)).text
+    await post(anna, path, decision="perhaps:x")
+    assert "expected one of: continue" in (await anna.http.get(path)).text
+
+
+async def test_the_conversation_is_handed_out_as_a_file(anna: Visitor, bert: Visitor):
+    path = await started(anna, "what is <b>this</b>")
+    await ended(anna, path)
+    markdown = await anna.http.get(f"{path}export.md")
+    assert markdown.headers["content-type"] == "text/markdown; charset=utf-8"
+    assert markdown.headers["content-disposition"] == 'attachment; filename="what-is-bthisb.md"'
+    assert markdown.headers["x-content-type-options"] == "nosniff"
+    assert "no-store" in markdown.headers["cache-control"]
+    assert "what is &lt;b>this&lt;/b>" in markdown.text
+    told = (await anna.http.get(f"{path}export.json")).json()
+    timeline = await anna.get("/api/timeline", conv_id=path.split("/")[2])
+    assert told["entities"] == timeline["entities"]
+    assert (told["title"], told["profile"]) == ("what is <b>this</b>", "default")
+    for url in (f"{path}export.html", "/c/never-was/export.md"):
+        assert (await anna.http.get(url)).status_code == 404
+    assert (await bert.http.get(f"{path}export.md")).status_code == 404
 
 
 async def test_the_chosen_profile_goes_with_the_form(anna: Visitor):

@@ -62,6 +62,8 @@ export class DebuggerPauseCard {
       text.parentElement.replaceWith(step(name, text.defaultValue));
     }
     this.#choice.hidden = true;
+    this.#label();
+    this.#choice.querySelector("details").open = false;
     if (hadFocus) outcome.focus();
     this.#enable(true);
     slot(this.element, "countdown").textContent = "";
@@ -85,6 +87,11 @@ export class DebuggerPauseCard {
   #edited(text) {
     if (text.dataset.slot !== "arguments") return;
     problem(text, "");
+    this.#label();
+  }
+
+  /** To continue with arguments that were changed is called so. */
+  #label() {
     const changed = this.#arguments.some(isChanged);
     slot(this.#choice, "plain").hidden = changed;
     slot(this.#choice, "changed").hidden = !changed;
