@@ -37,7 +37,7 @@ def webchat(server: Mapping[str, object], **profile: object) -> dict[str, Any]:
 
 
 def call(name: str, /, **arguments: object) -> ToolCall:
-    return ToolCall(call_id=f"call of {name}", name=name, arguments=arguments)
+    return ToolCall(call_id=f"call-of-{name}", name=name, arguments=arguments)
 
 
 def calling(*calls: ToolCall) -> ScriptedEngine:
@@ -54,7 +54,7 @@ async def test_a_call_to_a_server_is_told_as_any_other_and_its_secrets_are_not(s
         assert isinstance(hub.sessions, SessionManager)
         transcript = await hub.sessions.transcript(client.conv_id, turns=1)
 
-    kinds = [frame["type"] for frame in client.frames if frame["id"] == "call of x_wait"]
+    kinds = [frame["type"] for frame in client.frames if frame["id"] == "call-of-x_wait"]
     assert kinds == ["tool.start", "tool.delta", "tool.delta", "tool.result", "tool.done"]
     waited, echoed = answer.tools
     assert (waited.name, waited.status, waited.result) == ("x_wait", "success", "anna is done")
