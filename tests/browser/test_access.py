@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
-from playwright.async_api import expect
+from playwright.async_api import Locator, expect
 
 from tests.browser.conftest import OpenChat
 from tests.live import LiveServer
@@ -85,6 +85,68 @@ async def test_the_keyboard_is_enough(server: LiveServer, visit: OpenChat):
     await thinking.focus()
     await keyboard.press("Enter")
     await expect(chat.page.locator("details[open] .prose")).to_be_visible()
+
+
+async def test_a_pause_is_decided_by_keyboard_alone(server: LiveServer, visit: OpenChat):
+    chat = await visit(server.url)
+    keyboard = chat.page.keyboard
+    await chat.page.get_by_label("Profile").select_option("agent")
+    await chat.prompt.focus()
+    await keyboard.type("approve")
+    await keyboard.press("Enter")
+    pause = chat.page.locator('[data-timeline] [data-card="debugger_pause"]')
+    await expect(pause).to_be_visible()
+    await expect(chat.page.locator("[data-announcer]")).to_contain_text("Your decision is needed.")
+    await expect(chat.prompt).to_be_focused()
+    await go_to(pause.get_by_role("textbox", name="Arguments of demo_send_note"))
+    await keyboard.press("Control+A")
+    await keyboard.type('{"text": "By hand."}')
+    await go_to(pause.get_by_role("button", name="Continue with changes"), key="Tab")
+    await keyboard.press("Enter")
+    await chat.ended()
+    await expect(pause.get_by_text("Continued with other arguments")).to_be_visible()
+    await keyboard.press("Tab")
+    assert await chat.page.evaluate("document.activeElement !== document.body")
+
+
+async def go_to(element: Locator, key: str = "Shift+Tab") -> None:
+    """Presses the key until that element has the focus."""
+    page = element.page
+    while not await element.evaluate("(element) => element === document.activeElement"):
+        await page.keyboard.press(key)
+        assert await page.evaluate("document.activeElement !== document.body")
+
+
+async def test_what_somebody_else_decided_is_told_once(server: LiveServer, visit: OpenChat):
+    chat = await visit(server.url)
+    await chat.page.get_by_label("Profile").select_option("agent")
+    await chat.say("approve")
+    second = await visit(chat.page.url, like=chat)
+    await second.live()
+    told = await second.page.evaluate_handle(
+        """() => {
+          const told = [];
+          const region = document.querySelector("[data-announcer]");
+          new MutationObserver(() => told.push(region.textContent))
+            .observe(region, { childList: true, characterData: true, subtree: true });
+          return told;
+        }"""
+    )
+    await chat.page.get_by_role("button", name="Skip").click()
+    await second.ended()
+    sentences = [sentence for sentence in await told.json_value() if "by visitor" in sentence]
+    assert sentences == ["Skipped, by visitor."]
+
+
+async def test_the_skip_link_of_a_conversation_leads_to_the_message_box(
+    server: LiveServer, visit: OpenChat
+):
+    chat = await visit(server.url)
+    await chat.say("hello")
+    await chat.ended()
+    await chat.page.get_by_role("link", name="Skip to the message box").focus()
+    await chat.page.keyboard.press("Enter")
+    await expect(chat.prompt).to_be_focused()
 
 
 async def test_the_skip_link_leads_to_the_content(server: LiveServer, visit: OpenChat):

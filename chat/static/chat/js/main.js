@@ -79,6 +79,10 @@ function followConversation() {
     "debugger.pause"({ data }) {
       announcer.say(`Your decision is needed. ${data.summary}`);
     },
+    "debugger.resumed"({ id }) {
+      const pause = timeline.card(id);
+      if (!pause.element.contains(document.activeElement)) announcer.say(pause.outcome);
+    },
     "queue.updated"({ data }) {
       queue.show(data.items);
       composer.taken(data.items.map((item) => item.idempotencyKey));

@@ -70,6 +70,13 @@ export class DebuggerPauseCard {
     slot(this.element, "error").textContent = "";
   }
 
+  /** How it ended and by whom, in words. */
+  get outcome() {
+    const outcome = slot(this.element, "outcome");
+    const words = outcome.querySelector("[data-when]:not([hidden])").textContent;
+    return `${words}, by ${slot(outcome, "by").textContent}.`;
+  }
+
   get #arguments() {
     return [...this.element.querySelectorAll('[data-slot="arguments"]')];
   }
