@@ -75,6 +75,8 @@ class Story:
         """Inferences that were told to stop, and will."""
         self.started_late: list[str] = []
         """What began in such an inference after that."""
+        self.decided: dict[str, str] = {}
+        """What a person was answered at each pause."""
         self.interrupting: asyncio.Task[None] | None = None
         self.interrupted: str | None = None
         self.main: asyncio.Task[Any] | None = None
@@ -145,6 +147,8 @@ class Story:
             await self.interrupting
         await bench.idle()
         if self.stopping is None:
+            info = await bench.manager.find(CONV)
+            assert info is None or not info.queue_depth, "nobody takes up what waits"
             await bench.ask("three")
             await bench.idle()
         frames = await bench.lawful()
@@ -163,9 +167,8 @@ class Story:
         while True:
             await asyncio.sleep(0.7)
             for pause in self.session.steps.open if self.session else ():
-                self.bench.manager._sessions[CONV].steps.decide(
-                    pause.pause_id, "continue", by="anna"
-                )
+                resolution = await self.bench.decide(pause, "continue")
+                self.decided[pause.pause_id] = resolution.decision
 
     @property
     def session(self) -> Session | None:
@@ -192,6 +195,11 @@ class Story:
         if self.interrupted is not None:
             taken = [frame["inference_id"] for frame in of(frames, "chat.message")]
             assert told[taken.index(self.interrupted) + 1] == "now"
+        for frame in of(frames, "debugger.resumed"):
+            decision = frame["data"]["decision"]
+            assert self.decided.get(frame["id"], decision) == decision
+        in_turn = [prompt for prompt in told if prompt != "now"]
+        assert in_turn == sorted(in_turn, key=("one", "two", "three").index)
         turns = self.session.turns
         kept = [b.text for b in turns[-1].blocks if isinstance(b, User)] if turns else []
         assert kept == told
