@@ -180,10 +180,15 @@ class SessionManager:
 
         `admit` is called for a new prompt, before anything happens for it, and may raise Refused.
         """
-        self._refuse_when_closing()
-        if request.conv_id is not None:
-            await self._load(request.conv_id)
-        answer, replayed = self._submit_now(request, admit)
+        earlier = self._earlier(request)
+        if earlier is not None:
+            # As long as the key is known here, also by a server that takes no more prompts.
+            answer, replayed = earlier, True
+        else:
+            self._refuse_when_closing()
+            if request.conv_id is not None:
+                await self._load(request.conv_id)
+            answer, replayed = self._submit_now(request, admit)
         session = self._sessions.get(answer.conv_id)
         if session is not None:
             await session.flush()
@@ -194,9 +199,7 @@ class SessionManager:
     ) -> tuple[Submitted, bool]:
         """Looks the key up, opens, starts or queues, and remembers: one step."""
         self._refuse_when_closing()
-        key = request.idempotency_key or str(uuid4())
-        named = request_hash(request.prompt, request.conv_id, request.profile, request.overrides)
-        earlier = self._keys.answer(request.owner, key, named)
+        earlier = self._earlier(request)
         if earlier is not None:
             return earlier, True
         session = self._sessions.get(request.conv_id) if request.conv_id else None
@@ -215,6 +218,7 @@ class SessionManager:
             session = self._create(
                 request.conv_id or str(uuid4()), owner=request.owner, profile=base.slug
             )
+        key = request.idempotency_key or str(uuid4())
         prompt = Prompt(
             text=request.prompt,
             key=key,
@@ -231,8 +235,13 @@ class SessionManager:
                 del self._sessions[session.id]
                 self._streams.forget(session.id)
             raise
-        self._keys.remember(request.owner, key, named, answer)
+        self._keys.remember(request.owner, key, _hash(request), answer)
         return answer, False
+
+    def _earlier(self, request: PromptRequest) -> Submitted | None:
+        """What was answered to the request's key. Raises KeyReused."""
+        key = request.idempotency_key
+        return None if key is None else self._keys.answer(request.owner, key, _hash(request))
 
     async def cancel(
         self, conv_id: str, *, inference_id: str | None = None, queue: bool = False
@@ -556,6 +565,10 @@ class SessionManager:
             return self._sessions[conv_id]
         except KeyError:
             raise ConversationNotFound("there is no such conversation") from None
+
+
+def _hash(request: PromptRequest) -> str:
+    return request_hash(request.prompt, request.conv_id, request.profile, request.overrides)
 
 
 def _info(stored: StoredConversation) -> SessionInfo:

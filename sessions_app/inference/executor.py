@@ -304,6 +304,8 @@ class DefaultToolExecutor:
         try:
             for hook in self._post_execute:
                 result = await hook(call, result, context)
+            # What a hook returns goes into frames and the history: it must be what it says it is.
+            result = msgspec.convert(msgspec.to_builtins(result), ToolResult)
             return dataclasses.replace(
                 result, call_id=call.call.call_id, text=self._shown(result.text, call)
             )

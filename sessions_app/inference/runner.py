@@ -41,6 +41,11 @@ from .turns import (
 
 logger = logging.getLogger(__name__)
 
+LEAST_WAIT = 0.001
+"""Seconds that are none: a clock need not tell shorter ones apart."""
+PAUSE_LOOK = 1.0
+"""Seconds between two looks at whether an inference, short of time, still waits for a person."""
+
 
 class Cancellation:
     """A request to end an inference; made once, and only until the end is decided."""
@@ -154,7 +159,7 @@ class InferenceRunner:
         torn_down = False
         failure: Exception | None = None
         try:
-            await cancellation.wait_with(work, self._timeout)
+            await self._wait(run, work, cancellation)
         except asyncio.CancelledError:
             torn_down = True
             cancellation.request("server restarting")
@@ -230,6 +235,20 @@ class InferenceRunner:
             self._observer(phase, turn)
         except Exception:
             logger.exception("a snapshot observer raised at %s", phase)
+
+    async def _wait(
+        self, run: _Run, work: asyncio.Future[_Done | _Raised], cancellation: Cancellation
+    ) -> None:
+        """Returns when the engine is done, told to stop, or out of time; pauses cost it none."""
+        while True:
+            left = None if self._timeout is None else self._timeout - run.worked
+            if left is not None and left < LEAST_WAIT:
+                return
+            if left is not None and run.pauses:
+                left = max(left, PAUSE_LOOK)
+            await cancellation.wait_with(work, left)
+            if work.done() or cancellation.requested:
+                return
 
     async def _stop(self, work: asyncio.Task[_Done | _Raised]) -> bool:
         """Cancels and waits, for the grace at most. True: this was torn down meanwhile."""
@@ -321,6 +340,10 @@ class _Run:
         self._loop = asyncio.get_running_loop()
         self._thread = threading.get_ident()
         self._started = time.monotonic()
+        self.pauses = 0
+        """How many wait for a person now."""
+        self._since = self._loop.time()
+        self._worked = 0.0
         self._text: list[str] = []
         self._results: dict[str, events.ToolCallFinished] = {}
         self._in_call = False
@@ -332,6 +355,11 @@ class _Run:
     @property
     def inference_id(self) -> str:
         return self._origin.inference_id
+
+    @property
+    def worked(self) -> float:
+        """Seconds that it did not wait for a person."""
+        return self._worked + (0 if self.pauses else self._loop.time() - self._since)
 
     def publish(self, event: EngineEvent) -> None:
         if threading.get_ident() != self._thread:
@@ -350,6 +378,9 @@ class _Run:
             self._text.append(event.text)
         elif isinstance(event, events.ToolCallFinished):
             self._results[event.call_id] = event
+        elif isinstance(event, events.PauseOpened | events.PauseClosed):
+            self._worked, self._since = self.worked, self._loop.time()
+            self.pauses += 1 if isinstance(event, events.PauseOpened) else -1
         elif isinstance(event, events.ModelCallFinished):
             self._in_call = False
             self._stop_reason = event.stop_reason

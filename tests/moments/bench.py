@@ -65,6 +65,7 @@ class Bench:
         executor: DefaultToolExecutor | None = None,
         load_user: LoadUser = nobody,
         loop: LoopConfig | None = None,
+        timeout: float = 3600,
         profiles: Sequence[Profile] = (),
         turn_store: TurnStore | None = None,
         turn_persister: TurnPersister = unpersisted,
@@ -76,7 +77,7 @@ class Bench:
         self.builder = Builder(
             lambda name: model,
             middlewares=MiddlewareRegistry(),
-            inference_timeout=3600,
+            inference_timeout=timeout,
             cancel_grace=5,
             tools=known,
             executor=executor or DefaultToolExecutor(),

@@ -17,6 +17,7 @@ from sessions_app.inference.executor import CANCELLED, DefaultToolExecutor, Prep
 from sessions_app.inference.steps import OpenPause, PersonDecision
 from sessions_app.inference.tools import MASK, Arguments, Tool, ToolContext, tool
 from sessions_app.inference.turns import ToolCall
+from sessions_app.testing import Sleep
 from tests.moments.bench import ANNA, CONV, Bench, call, ends, model, of
 from tests.moments.test_moments import statuses, uses
 
@@ -168,6 +169,25 @@ async def test_a_pause_ends(row: Row):
     assert over["at_ms"] - told["at_ms"] == pytest.approx(row.after * 1000, abs=10)
     with pytest.raises(AlreadyDecided, match=f"{row.decision} by {row.by}"):
         await bench.decide(pause, "continue")
+
+
+async def test_what_an_inference_waits_for_people_is_not_its_own_time():
+    notes = Notes(requires_approval=True)
+    calls = [[call("double", f"c{n}", number=n)] for n in range(4)]
+    bench = Bench(model(*calls, [Sleep(61)]), tools=[notes.tool], timeout=60)
+    await bench.ask("one")
+    for _ in range(4):
+        pause = await bench.paused()
+        await asyncio.sleep(200)
+        await bench.decide(pause, "continue")
+    began = asyncio.get_running_loop().time()
+    await bench.idle()
+    assert asyncio.get_running_loop().time() - began == pytest.approx(60, abs=1)
+    await bench.next_request()
+    frames = await bench.lawful()
+    assert notes.ran == [0, 1, 2, 3]
+    assert ends(frames) == ["failed", "completed"]
+    assert "60 seconds" in of(frames, "inference.finished")[0]["data"]["error"]
 
 
 # Approvals

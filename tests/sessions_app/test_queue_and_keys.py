@@ -355,6 +355,15 @@ async def test_thirty_equal_requests_at_once_start_one_inference():
     assert bench.taken() == ["one"]
 
 
+async def test_a_key_is_answered_by_a_server_that_takes_no_more_prompts():
+    bench = Bench()
+    first = await bench.ask("one", "key")
+    await bench.manager.aclose()
+    assert await bench.answer("one", "key") == (first, True)
+    with pytest.raises(Draining):
+        await bench.ask("two", "key2")
+
+
 async def test_a_key_for_a_new_conversation_makes_one_conversation():
     bench = Bench()
     first = await bench.ask("one", "key", conv_id=None)

@@ -344,6 +344,19 @@ async def test_a_hook_that_forgets_its_result_is_a_failed_call():
     assert result.status == "error"
 
 
+@virtual
+@pytest.mark.parametrize(
+    "changes", [{"status": "weird"}, {"custom_kind": 7}, {"text": 7}, {"text": None}]
+)
+async def test_a_result_of_a_hook_that_is_none_is_a_failed_call(changes: dict[str, Any]):
+    async def odd(call: PreparedCall, result: ToolResult, context: ToolContext) -> ToolResult:
+        return replace(result, **changes)
+
+    result = await Bench(echo, executor=with_hooks(post=odd)).result("echo", {"text": "a"})
+    assert result.status == "error"
+    assert isinstance(result.text, str)
+
+
 # --- What a tool may do ---------------------------------------------------------------------------
 
 
