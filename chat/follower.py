@@ -25,8 +25,8 @@ class Pace(msgspec.Struct, frozen=True, kw_only=True):
 class StreamFollower:
     """Reads the log after its cursor and offers what it reads to the pool.
 
-    Owns the pool and one task. A lost `wake()` costs at most one tick. It stops when it had no
-    socket for `idle_timeout`; the inference never notices.
+    Owns the pool and one task. A lost `wake()`, its own or a connection's, costs at most one tick.
+    It stops when it had no socket for `idle_timeout`; the inference never notices.
     """
 
     PAGE = 256
@@ -141,7 +141,7 @@ class StreamFollower:
             for connection in self.pool:
                 connection.reply(self._ping())
         for connection in self.pool:
-            connection.check_sending(now)
+            connection.look_after(now)
         self._bell.set()
         self._arm()
 

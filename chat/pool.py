@@ -172,8 +172,10 @@ class Connection:
         self._wake.clear()
         return True
 
-    def check_sending(self, now: float) -> None:
-        """Ends the pump when one message has been on its way for too long."""
+    def look_after(self, now: float) -> None:
+        """Wakes a pump that was not woken, and ends one whose message takes too long to go out."""
+        if self.depth or self._replies or not self.live or self.closing or self.leaving:
+            self._wake.set()
         stuck = self.sending_since is not None and (
             now - self.sending_since > self.flow.send_seconds
         )

@@ -83,8 +83,12 @@ def meet(story: Story[T], number: int, act: Act) -> T:
 
 
 def _play(story: Story[T], act: Act) -> T:
+    return run_on(AwaitLoop(act), story)
+
+
+def run_on(loop: AwaitLoop, story: Story[T]) -> T:
+    """The story's result. It fails where it leaves a task, or a failure that nobody heard of."""
     random.seed(0)  # back-off has jitter
-    loop = AwaitLoop(act)
     with asyncio.Runner(loop_factory=lambda: loop) as runner:
         result = runner.run(_in_time(story))
         left = [task for task in loop.tasks if not task.done()]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import random
+from collections.abc import Callable, Sequence
 
 import pytest
 from hypothesis import given, settings
@@ -117,6 +118,11 @@ def test_a_replay_moves_past_what_was_read_and_refuses_a_hole():
     )
 )
 def test_whatever_is_offered_what_is_taken_is_dense(steps: list[tuple[int, int] | str]):
+    offer_and_take(steps)
+
+
+def offer_and_take(steps: Sequence[tuple[int, int] | str]) -> None:
+    """Fails unless what is taken is dense from 1."""
     one, got = connection(outbox_frames=6), list[int]()
     for step in steps:
         if step == "take":
@@ -133,6 +139,29 @@ def test_whatever_is_offered_what_is_taken_is_dense(steps: list[tuple[int, int] 
     got += taken(one)
     assert got == list(range(1, len(got) + 1))
     assert position(one) == len(got)
+
+
+@pytest.mark.parametrize(
+    "looks", [lambda seq, position: True, lambda seq, position: seq > position]
+)
+def test_one_that_does_not_look_whether_a_batch_goes_on_where_it_stands_breaks_that(
+    looks: Callable[[int, int], bool], monkeypatch: pytest.MonkeyPatch
+):
+    def offer(self: Connection, batch: Sequence[Entry]) -> bool:
+        batch = [entry for entry in batch if looks(entry.seq, position(self))]
+        self._outbox.extend(batch)
+        self.cursor = Cursor(1, batch[-1].seq if batch else position(self))
+        return True
+
+    monkeypatch.setattr(Connection, "offer", offer)
+    with pytest.raises(AssertionError):
+        offer_anything()
+
+
+def offer_anything() -> None:
+    dice = random.Random(0)
+    for _ in range(20):
+        offer_and_take([(dice.randint(1, 30), dice.randint(1, 8)) for _ in range(20)])
 
 
 # The pool
