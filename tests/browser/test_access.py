@@ -178,6 +178,39 @@ async def test_nothing_scrolls_sideways_on_a_small_screen(
         assert widths == [320, 320], url
 
 
+async def test_words_run_in_their_own_direction_and_code_in_its_own(
+    echo_server: LiveServer, visit: OpenChat
+):
+    chat = await visit(echo_server.url)
+    await chat.say("\u0645\u0631\u062d\u0628\u0627 `x` y\n\n- \u0623\n\n```\ncode\n```\n\nEnglish")
+    await chat.ended()
+    answer = chat.answers.last
+
+    async def direction(selector: str) -> str:
+        found: str = await answer.locator(selector).first.evaluate(
+            "(element) => getComputedStyle(element).direction"
+        )
+        return found
+
+    assert await answer.evaluate("(element) => getComputedStyle(element).direction") == "rtl"
+    assert await direction("ul") == "rtl"
+    assert await direction("pre") == "ltr"
+    assert await direction("p code") == "ltr"
+    english = answer.get_by_text("English")
+    assert await english.evaluate("(p) => getComputedStyle(p).unicodeBidi") == "plaintext"
+    bubble = chat.page.locator(".message-bubble")
+    assert await bubble.evaluate("(p) => getComputedStyle(p).direction") == "rtl"
+
+
+async def test_nothing_moves_for_who_wants_no_motion(server: LiveServer, visit: OpenChat):
+    chat = await visit(server.url, reduced_motion="reduce")
+    await chat.say("hang")
+    await expect(chat.inferences.locator(".inference-running")).to_be_visible()
+    assert await chat.page.evaluate("document.getAnimations().length") == 0
+    await chat.stop_button.click()
+    await chat.ended("cancelled")
+
+
 async def test_a_reader_hears_the_changes_and_not_every_word(server: LiveServer, visit: OpenChat):
     chat = await visit(server.url)
     await chat.say("what is this")

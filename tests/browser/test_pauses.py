@@ -84,6 +84,19 @@ async def test_to_abort_ends_the_answer_and_the_pause_shows_what_was_proposed(
     await shows_the_same_however_it_came(chat)
 
 
+async def test_the_countdown_goes_by_the_server_s_clock(server: LiveServer, visit: OpenChat):
+    chat = await visit("about:blank")
+    await chat.page.add_init_script("const now = Date.now; Date.now = () => now() + 3_600_000;")
+    await chat.page.goto(server.url)
+    await chat.page.get_by_label("Profile").select_option("agent")
+    await chat.say("approve")
+    await expect(pause(chat).get_by_role("timer")).to_have_text(
+        re.compile(r"^Refused by itself in (4:\d\d|5:00)$")
+    )
+    await decide(chat, "Abort")
+    await chat.ended("cancelled")
+
+
 async def test_a_snapshot_takes_nothing_away_that_a_person_has_written_or_opened(
     server: LiveServer, visit: OpenChat
 ):

@@ -1,4 +1,5 @@
 import { ApiError, get } from "./api.js";
+import { serverNow } from "./clock.js";
 import { clone, slot } from "./slot.js";
 
 const REFRESH_MS = 60_000;
@@ -71,7 +72,7 @@ export class Conversations {
 
 /** How long ago, in the words of chat/templatetags/cards.py. */
 function ago(unixMs) {
-  const seconds = (Date.now() - unixMs) / 1_000;
+  const seconds = (serverNow() - unixMs) / 1_000;
   for (const [unit, length] of UNITS) {
     const count = Math.floor(seconds / length);
     if (count >= 1) return `${count} ${unit}${count > 1 ? "s" : ""} ago`;

@@ -1,6 +1,7 @@
 /** Finds the page's parts and joins them. */
 import { Announcer } from "./announcer.js";
 import { Answers } from "./answers.js";
+import { setServerTime } from "./clock.js";
 import { Composer } from "./composer.js";
 import { Connection } from "./connection.js";
 import { Conversations } from "./conversations.js";
@@ -96,6 +97,7 @@ function followConversation() {
     convId,
     cursor,
     onHello(hello) {
+      setServerTime(hello.serverTime);
       composer.running = hello.running;
       profiles?.show(hello.runtimeKey);
     },
@@ -103,6 +105,7 @@ function followConversation() {
       timeline.replace(snapshot);
       composer.running = snapshot.running;
       queue.show(snapshot.queue);
+      composer.taken(snapshot.queue.map((item) => item.idempotencyKey));
       if (snapshot.profile !== undefined) showSession(snapshot);
     },
     onFrame(event) {

@@ -1,4 +1,5 @@
 import { ApiError, post } from "../api.js";
+import { serverNow } from "../clock.js";
 import { readable } from "../readable.js";
 import { clone, slot } from "../slot.js";
 
@@ -157,7 +158,7 @@ export class DebuggerPauseCard {
   }
 
   #tick() {
-    const left = Math.max(0, Math.ceil((this.element.dataset.deadlineMs - Date.now()) / 1_000));
+    const left = Math.max(0, Math.ceil((this.element.dataset.deadlineMs - serverNow()) / 1_000));
     const clock = `${Math.floor(left / 60)}:${String(left % 60).padStart(2, "0")}`;
     const what = this.element.dataset.onTimeout === "deny" ? "Refused" : "Continues";
     slot(this.element, "countdown").textContent = `${what} by itself in ${clock}`;
