@@ -65,11 +65,25 @@ class ChatConsumer(AsyncWebsocketConsumer):
         self._pongs = self._hub.limits.pong_bucket()
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        async def heard() -> Any:
+            """What the client says, until this server has nothing more to hear from it."""
+            while True:
+                message = await receive()
+                if message["type"] != "websocket.receive" or self._connection.closing is None:
+                    return message
+
         try:
-            await super().__call__(scope, receive, send)
+            await super().__call__(scope, heard, send)
         finally:
             # Also where the server kills the consumer, or the client was gone before its accept.
             await self._leave()
+
+    async def dispatch(self, message: Any) -> None:
+        """Messages of clients touch no database, so they need not go by the thread for it."""
+        if message["type"] == "websocket.receive":
+            await self.websocket_receive(message)
+        else:
+            await super().dispatch(message)
 
     async def connect(self) -> None:
         query = parse_qs(self.scope["query_string"].decode("latin-1"), keep_blank_values=True)
@@ -158,13 +172,7 @@ class ChatConsumer(AsyncWebsocketConsumer):
 
     async def _leave(self) -> None:
         """Out of counts, guard, pool and group, its pump ended. Idempotent."""
-        counted, self._counted = self._counted, None
-        if counted is not None:
-            self._hub.limits.leave(*counted)
-        if self._seat is not None:
-            self._hub.guard.release(self._seat)
-        if self._follower is not None:
-            self._follower.leave(self._connection)
+        self._give_up_place()
         delivery, self._delivery = self._delivery, None
         if delivery is not None:
             delivery.cancel()
@@ -174,6 +182,17 @@ class ChatConsumer(AsyncWebsocketConsumer):
             why = CLOSE_REASONS.get(self._connection.closing, "other")
             logger.info("a socket closed: %s", why, extra={"code": self._connection.closing})
             await self.channel_layer.group_discard(control_group(conv_id), self.channel_name)
+
+    def _give_up_place(self) -> None:
+        """Out of counts, guard and pool. Idempotent."""
+        counted, self._counted = self._counted, None
+        if counted is not None:
+            self._hub.limits.leave(*counted)
+        if self._seat is not None:
+            self._hub.guard.release(self._seat)
+        follower, self._follower = self._follower, None
+        if follower is not None:
+            follower.leave(self._connection)
 
     def _enter(self, owner: str) -> None:
         """Counts this socket among its owner's and its address's. Raises TooManySockets."""
@@ -205,6 +224,8 @@ class ChatConsumer(AsyncWebsocketConsumer):
             code = await pump(
                 self._connection, follower, self._send_text, cursor=cursor, profile=profile
             )
+            # A client that reads nothing holds its socket for longer, but no place.
+            self._give_up_place()
             async with asyncio.timeout(CLOSE_SECONDS):
                 await self.close(code)
         except Exception:  # each server has its own error for a client that is gone

@@ -20,31 +20,17 @@ RunServer: TypeAlias = Callable[[Any, socket.socket, int, Started], None]
 def run_daphne(
     application: Any, listener: socket.socket, max_message: int, started: Started
 ) -> None:
-    """Serves until stopped. Daphne buffers without limit: the pool's flow control bounds it.
+    """Serves until stopped. The pool's flow control bounds what Daphne holds for slow readers.
 
     Its own access lines have a form of their own and pass the log by; the application writes them.
     """
     from daphne.server import Server
-    from daphne.ws_protocol import WebSocketProtocol
     from twisted.internet import reactor
 
-    class Protocol(WebSocketProtocol):  # type: ignore[misc] # Daphne ships no types
-        maxMessagePayloadSize: int  # noqa: N815 - autobahn's name
-
-        def serverClose(self, code: int | None = None) -> None:  # noqa: N802 - Daphne's name
-            # Its own way refuses the codes of the standard, 1012 among them.
-            self.sendCloseFrame(code=1000 if code is None else code, isReply=False)
-
-        def sendMessage(self, *message: Any, **options: Any) -> None:  # noqa: N802 - autobahn's
-            # The bound is on what clients send; autobahn would refuse our larger frames as well.
-            bound, self.maxMessagePayloadSize = self.maxMessagePayloadSize, 0
-            try:
-                super().sendMessage(*message, **options)
-            finally:
-                self.maxMessagePayloadSize = bound
+    from .daphne_socket import DaphneSocket
 
     def begin() -> None:
-        server.ws_factory.protocol = Protocol
+        server.ws_factory.protocol = DaphneSocket
         started(server.stop)
 
     server = Server(
@@ -68,6 +54,8 @@ def run_uvicorn(
     """Serves until stopped. uvicorn pushes back on slow readers; see `listen` for dead ones."""
     import uvicorn
 
+    from .uvicorn_socket import UvicornSocket
+
     class Server(uvicorn.Server):
         @contextlib.contextmanager
         def capture_signals(self) -> Iterator[None]:
@@ -82,7 +70,7 @@ def run_uvicorn(
 
     config = uvicorn.Config(
         application,
-        ws="websockets-sansio",
+        ws=UvicornSocket,
         ws_max_size=max_message,
         ws_per_message_deflate=False,
         proxy_headers=False,

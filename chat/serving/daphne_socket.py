@@ -1,0 +1,66 @@
+"""Daphne's websocket, made to push back: by itself it reads all that comes, whoever waits."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from daphne.ws_protocol import WebSocketProtocol
+from twisted.internet import reactor
+
+from .fair_share import MOST_WAITING, TURN_SECONDS, rest_after
+
+
+class DaphneSocket(WebSocketProtocol):  # type: ignore[misc] # Daphne ships no types
+    """Reads no frames while the application has not taken those before, and rests after many."""
+
+    maxMessagePayloadSize: int  # noqa: N815 - autobahn's name
+    _began = 0.0
+    _resting = False
+
+    def dataReceived(self, data: bytes) -> None:  # noqa: N802 - Twisted's name
+        self._began = time.monotonic()
+        super().dataReceived(data)
+
+    def processData(self) -> bool:  # noqa: N802 - autobahn's: reads a frame, says whether to go on
+        if self._resting:
+            return False
+        spent = time.monotonic() - self._began
+        if spent >= TURN_SECONDS or self._must_wait(MOST_WAITING):
+            self._rest(max(TURN_SECONDS, spent))
+            return False
+        return bool(super().processData())
+
+    def onMessage(self, payload: bytes, isBinary: bool) -> None:  # noqa: N802, N803 - autobahn's
+        if self.state == self.STATE_OPEN:  # what comes after our close is for nobody
+            super().onMessage(payload, isBinary)
+
+    def serverClose(self, code: int | None = None) -> None:  # noqa: N802 - Daphne's name
+        # Its own way refuses the codes of the standard, 1012 among them.
+        self.sendCloseFrame(code=1000 if code is None else code, isReply=False)
+
+    def sendMessage(self, *message: Any, **options: Any) -> None:  # noqa: N802 - autobahn's
+        # The bound is on what clients send; autobahn would refuse our larger frames as well.
+        bound, self.maxMessagePayloadSize = self.maxMessagePayloadSize, 0
+        try:
+            super().sendMessage(*message, **options)
+        finally:
+            self.maxMessagePayloadSize = bound
+
+    def _must_wait(self, most: int) -> bool:
+        is_open: bool = self.state == self.STATE_OPEN
+        return is_open and self.application_queue.qsize() >= most
+
+    def _rest(self, spent: float) -> None:
+        self._resting = True
+        self.transport.pauseProducing()
+        reactor.callLater(rest_after(spent), self._read_on)  # type: ignore[arg-type] # zope knows no self
+
+    def _read_on(self) -> None:
+        if self._must_wait(1):
+            self._rest(TURN_SECONDS)
+            return
+        self._resting = False
+        self._began = time.monotonic()
+        self.transport.resumeProducing()
+        self.consumeData()

@@ -1,0 +1,228 @@
+"""Clients that mean harm or are broken: they get their end, and nobody else notices.
+
+While each does what it does, a neighbour hears an answer: whole and in order (`Socket` checks each
+frame), and not later than when nobody disturbs it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
+from typing import Any
+from uuid import uuid4
+
+import psutil
+import pytest
+
+from tests.client import Frame, Visitor, stranger
+from tests.live import METRICS_TOKEN, LiveServer
+from tests.metrics import Samples, scraped
+from tests.wire import PING, Wire, connected, frame, handshake, opened
+
+MiB = 1024 * 1024
+PROMPT = "hello"
+LATER = 3.0
+"""A neighbour's answer may take so many times as long as undisturbed, and a second: other tests
+run on the same machine."""
+GONE_SECONDS = 30.0
+
+
+async def metrics(server: LiveServer) -> Samples:
+    async with stranger(server.url) as http:
+        bearer = {"Authorization": f"Bearer {METRICS_TOKEN}"}
+        return scraped((await http.get("/metrics", headers=bearer)).text)
+
+
+async def closes(server: LiveServer, reason: str) -> float:
+    return (await metrics(server))["webchat_socket_closes_total"][(reason,)]
+
+
+async def until_sockets(server: LiveServer, most: float) -> None:
+    """Returns when no more than so many sockets have a place."""
+    async with asyncio.timeout(GONE_SECONDS):
+        while (await metrics(server))["webchat_sockets"][()] > most:  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
+
+
+def memory(server: LiveServer) -> int:
+    held: int = psutil.Process(server.process.pid).memory_info().rss
+    return held
+
+
+async def heard(visitor: Visitor) -> tuple[list[Frame], float]:
+    """An answer in a conversation of its own, and what it took from its start to its end."""
+    conv_id = str(uuid4())
+    async with visitor.socket(conv_id) as socket:
+        await socket.until("timeline.snapshot")
+        began = time.monotonic()
+        await visitor.chat(PROMPT, conv_id)
+        frames = await socket.until("inference.finished")
+        return frames, time.monotonic() - began
+
+
+def kinds(frames: list[Frame]) -> list[str]:
+    """The kinds of frames in order; how many deltas a text comes in is the moment's."""
+    found = [frame["type"] for frame in frames]
+    return [kind for place, kind in enumerate(found) if found[place - 1 : place] != [kind]]
+
+
+@asynccontextmanager
+async def nobody_notices(neighbour: Visitor) -> AsyncIterator[None]:
+    """While the block runs, and it runs at least as long, a neighbour hears what it always does."""
+    expected, alone = await heard(neighbour)
+    answer = asyncio.create_task(heard(neighbour))
+    try:
+        yield
+    finally:
+        found, disturbed = await answer
+    assert kinds(found) == kinds(expected)
+    assert disturbed <= alone * LATER + 1
+
+
+def hostile(visitor: Visitor, conv_id: str, **query: str) -> AbstractAsyncContextManager[Wire]:
+    url = visitor.socket_url(conv_id=conv_id, **query)
+    return opened(url.replace("ws", "http", 1), visitor.headers())
+
+
+async def test_one_that_never_reads_holds_up_nobody(
+    server: LiveServer, anna: Visitor, bert: Visitor, conv: str
+):
+    before = memory(server)
+    async with hostile(bert, conv), nobody_notices(anna):
+        for _ in range(2):
+            frames = await bert.hear("long 20000", conv)
+            assert frames[-1]["data"]["status"] == "completed"
+        grown = memory(server) - before
+
+    # What it was sent waits on Daphne; beside it are the conversation, its log and its window.
+    assert grown < 32 * MiB
+
+
+async def test_one_that_reads_two_kilobytes_a_second_misses_nothing(
+    server: LiveServer, anna: Visitor, bert: Visitor, conv: str
+):
+    async with hostile(bert, conv) as slow, nobody_notices(anna):
+        await bert.chat("long 3000", conv)
+        got = bytearray()
+        for _ in range(3):
+            got += await slow.reader.read(2048)
+            await asyncio.sleep(1)
+        pieces = [got]
+        while b'"inference.finished"' not in b"".join(pieces[-2:]):
+            pieces.append(bytearray(await slow.reader.read(65536)))
+
+    text = b"".join(pieces)
+    places = [text.find(b'"event":{"seq":%d,' % seq) for seq in range(1, 12)]
+    assert -1 not in places, "a frame is missing"
+    assert places == sorted(places)
+
+
+@pytest.mark.parametrize("cut", [1, 2, 5, 7, 12])
+async def test_one_that_drops_in_mid_frame_leaves_nothing_behind(
+    server: LiveServer, anna: Visitor, conv: str, cut: int
+):
+    before = (await metrics(server))["webchat_sockets"][()]
+    whole = frame(b'{"type":"ws.ping"}' * 10)
+    async with AsyncExitStack() as stack:
+        for _ in range(10):
+            wire = await stack.enter_async_context(hostile(anna, conv))
+            await wire.send(whole[:cut])
+    await until_sockets(server, before)
+
+
+async def test_a_flood_of_commands_ends_its_socket_alone(
+    server: LiveServer, anna: Visitor, bert: Visitor, conv: str
+):
+    refused = await closes(server, "rate")
+    flood = frame(b'{"type":"ws.ping"}') * 1000
+    async with nobody_notices(anna), hostile(bert, conv) as wire:
+        end = asyncio.create_task(wire.close_code())
+        with suppress(ConnectionError):  # it is cut off while it goes on
+            for _ in range(10):
+                await wire.send(flood)
+        assert await end in (4013, None)  # a reset may overtake the word
+
+    assert await closes(server, "rate") == refused + 1
+
+
+@pytest.mark.parametrize(
+    "unit",
+    [
+        pytest.param(frame(b'{"type":"ws.none","padding":"' + b"x" * 60_000 + b'"}'), id="large"),
+        pytest.param(frame(opcode=PING) * 10_000, id="control frames"),
+        pytest.param(frame(b"x", fin=False) + frame(opcode=0, fin=False) * 10_000, id="fragments"),
+    ],
+)
+async def test_a_flood_of_bytes_is_bounded(
+    server: LiveServer, anna: Visitor, bert: Visitor, conv: str, unit: bytes
+):
+    before = memory(server)
+    async with nobody_notices(anna), hostile(bert, conv) as wire:
+        with suppress(ConnectionError, TimeoutError):
+            async with asyncio.timeout(1.5):  # as much as the server takes in this time
+                for _ in range(8 * MiB // len(unit)):
+                    await wire.send(unit)
+        grown = memory(server) - before
+
+    assert grown < 16 * MiB
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        pytest.param(frame(claims=1 << 62), id="claims an exabyte"),
+        pytest.param(frame(b"x" * (64 * 1024 + 1)), id="over 64 KiB"),
+        pytest.param(
+            frame(b"x" * 60_000, fin=False) + frame(b"x" * 60_000, opcode=0), id="in two parts"
+        ),
+        pytest.param(frame(b"ping", reserved=4), id="a reserved bit"),
+        pytest.param(frame(b"ping", opcode=3), id="no such opcode"),
+        pytest.param(frame(b"ping", masked=False), id="no mask"),
+        pytest.param(frame(b"\xff\xfe"), id="no UTF-8"),
+        pytest.param(frame(b"x", opcode=0), id="a part of nothing"),
+        pytest.param(frame(b"x" * 126, opcode=PING), id="a long ping"),
+        pytest.param(frame(b"\x00", opcode=8), id="half a close code"),
+        pytest.param(b"\x16\x03\x01\x02\x00\x01\x00\x01", id="another protocol"),
+    ],
+)
+async def test_what_is_no_frame_of_ours_ends_its_socket_alone(
+    server: LiveServer, anna: Visitor, bert: Visitor, conv: str, sent: bytes
+):
+    async with anna.socket(conv) as neighbour:
+        await neighbour.until("timeline.snapshot")
+        async with hostile(bert, str(uuid4())) as wire:
+            await wire.send(sent)
+            async with asyncio.timeout(GONE_SECONDS):
+                code = await wire.close_code()
+        await neighbour.send("ping")
+        assert (await neighbour.frame())["type"] == "ws.pong"
+
+    assert code in (None, 1002, 1007, 1009)
+    assert "Traceback" not in server.log
+
+
+@pytest.mark.parametrize(
+    ("changed", "statuses"),
+    [
+        ({"Sec_WebSocket_Version": "12"}, {400, 426}),
+        ({"Sec_WebSocket_Version": None}, {400, 426}),
+        ({"Sec_WebSocket_Key": None}, {400}),
+        ({"Sec_WebSocket_Key": "short"}, {400}),
+        ({"Upgrade": None}, {400, 404, 426}),
+        ({"Upgrade": "websocket2"}, {400, 404, 426}),
+        ({"Connection": "close"}, {400, 404, 426}),
+    ],
+    ids=str,
+)
+async def test_a_wrong_handshake_is_refused_in_order(
+    server: LiveServer, anna: Visitor, conv: str, changed: dict[str, Any], statuses: set[int]
+):
+    url = anna.socket_url(conv_id=conv).replace("ws", "http", 1)
+    async with connected(url) as wire, asyncio.timeout(GONE_SECONDS):
+        await wire.send(handshake(url, anna.headers(), **changed))
+        answer = await wire.reader.readline()
+
+    assert int(answer.split()[1]) in statuses
+    assert "Traceback" not in server.log
