@@ -7,9 +7,10 @@ from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
-from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from .inference.abandoned import ABANDONED, ABANDONED_KINDS
 from .inference.events import (
     Event,
     InferenceFinished,
@@ -151,7 +152,7 @@ class SessionMetrics:
 
 
 class SessionCollector(Collector):
-    """Gauges read from the manager's statistics when somebody scrapes."""
+    """What the manager holds, and what was abandoned, read when somebody scrapes."""
 
     def __init__(self, statistics: Callable[[], ManagerStatistics]) -> None:
         self._statistics = statistics
@@ -171,3 +172,9 @@ class SessionCollector(Collector):
         yield GaugeMetricFamily(
             "webchat_queued_prompts", "Prompts that wait for their turn.", value=now.queued
         )
+        abandoned = CounterMetricFamily(
+            "webchat_abandoned", "What did not stop when it was told to.", labels=("kind",)
+        )
+        for kind in ABANDONED_KINDS:
+            abandoned.add_metric((kind,), ABANDONED[kind])
+        yield abandoned

@@ -15,6 +15,7 @@ import traceback
 from collections.abc import Awaitable, Callable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
+from threading import current_thread
 from typing import Any, Protocol, TypeAlias
 from uuid import uuid4
 
@@ -24,6 +25,7 @@ from jsonschema.exceptions import best_match
 from jsonschema.validators import validator_for
 from referencing import Registry
 
+from .abandoned import ABANDONED
 from .errors import InferenceFailed, ToolDenied, ToolError
 from .events import ToolCallFinished, ToolCallStarted, ToolProgress, publish
 from .threads import DaemonThreads
@@ -191,6 +193,8 @@ class DefaultToolExecutor:
     ) -> None:
         self._parallel = parallel
         self._threads = DaemonThreads(threads, name="webchat-tool")
+        self._in_thread: dict[int, str] = {}
+        """The names of the threads that a call has not yet returned from, by the call's id()."""
         self._result_max_bytes = result_max_bytes
         self._backoff = backoff_seconds
         self._pre_execute = tuple(pre_execute)
@@ -327,6 +331,7 @@ class DefaultToolExecutor:
                 work.cancel()
                 await asyncio.wait({work}, timeout=ABANDON_SECONDS)
             if not work.done():
+                ABANDONED["tool"] += 1
                 logger.error("tool %s ignored its cancellation and was abandoned", tool.name)
         if late:
             sentence = f"{tool.name} did not answer within {tool.timeout:g} seconds"
@@ -339,9 +344,22 @@ class DefaultToolExecutor:
     async def _call(self, call: PreparedCall, run: ToolRun, context: ToolContext) -> ToolResult:
         if not call.tool.is_async:
             in_context = contextvars.copy_context().run
-            return await asyncio.get_running_loop().run_in_executor(
-                self._threads, in_context, self._call_in_thread, call, run, context
-            )
+            try:
+                return await asyncio.get_running_loop().run_in_executor(
+                    self._threads, in_context, self._call_in_thread, call, run, context
+                )
+            except asyncio.CancelledError:
+                if (thread := self._in_thread.get(id(call))) is not None:
+                    ABANDONED["thread"] += 1
+                    logger.error(
+                        "tool %s did not return from its thread %s and was abandoned; "
+                        "calls of tools hold %d of %d threads",
+                        call.tool.name,
+                        thread,
+                        len(self._in_thread),
+                        self._threads.limit,
+                    )
+                raise
         run.ensure_running()
         try:
             value = call.tool.call(call.arguments, context)
@@ -359,11 +377,14 @@ class DefaultToolExecutor:
             run.ensure_running()
         except asyncio.CancelledError:
             return _end(call.call, "cancelled", CANCELLED)
+        self._in_thread[id(call)] = current_thread().name
         try:
             value = self.call_sync(call.tool, call.arguments, context)
             return _end(call.call, "success", as_text(value))
         except BaseException as error:  # noqa: BLE001 - a KeyboardInterrupt here is the tool's own
             return self._failed(call, error)
+        finally:
+            del self._in_thread[id(call)]
 
     def _failed(self, call: PreparedCall, error: BaseException) -> ToolResult:
         """What the model reads of a failure: a ToolError's own sentence, else only a reference."""

@@ -19,6 +19,7 @@ from uuid import uuid4
 import msgspec
 
 from . import events
+from .abandoned import ABANDONED
 from .engine import Engine, Middleware, chain
 from .errors import InferenceFailed, InferenceTimedOut, StreamStalled, WebchatError
 from .events import EngineEvent, EventSink, Origin, StopReason, Usage, publishing_to
@@ -262,6 +263,7 @@ class InferenceRunner:
         except Exception:
             logger.exception("waiting for the engine %s to stop failed", self.model)
         if not work.done():
+            ABANDONED["engine"] += 1
             logger.error(
                 "engine %s did not stop within %s s of its cancellation and was abandoned",
                 self.model,

@@ -20,7 +20,7 @@ class DaemonThreads(Executor):
     """
 
     def __init__(self, limit: int, *, name: str) -> None:
-        self._limit = limit
+        self.limit = limit
         self._name = name
         self._lock = Lock()
         self._work: SimpleQueue[tuple[Future[Any], Callable[[], Any]]] = SimpleQueue()
@@ -34,7 +34,7 @@ class DaemonThreads(Executor):
         self._work.put((future, lambda: fn(*args, **kwargs)))
         with self._lock:
             self._free -= 1
-            if self._free < 0 and self._started < self._limit:
+            if self._free < 0 and self._started < self.limit:
                 self._started += 1
                 self._free += 1
                 Thread(
