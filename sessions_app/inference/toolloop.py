@@ -84,15 +84,19 @@ class ToolLoop:
             if iteration == self._config.max_iterations:
                 results = [_published(_end(call, "skipped", LIMIT_REACHED)) for call in calls]
             else:
-                results = await self._results(calls, run)
+                results, ran = await self._results(calls, run)
+                turn = _with_calls(turn, ran)
             turn = turn.with_blocks(*(_use(result) for result in results))
             observe("post_tools", turn)
             if iteration < self._config.max_iterations and self._steps.enabled:
                 await self._pause_after_tools(results)
         return turn, "max_iterations"
 
-    async def _results(self, calls: Sequence[ToolCall], run: ToolRun) -> Sequence[ToolResult]:
-        """One result for each call, in call order."""
+    async def _results(
+        self, calls: Sequence[ToolCall], run: ToolRun
+    ) -> tuple[Sequence[ToolResult], Sequence[ToolCall]]:
+        """One result for each call, in call order; and the calls that ran, as a person left them."""
+        ran: Sequence[ToolCall] = ()
         prepared = []
         for call in calls:
             run.ensure_running()
@@ -106,7 +110,8 @@ class ToolLoop:
             if allowed:
                 results = await self._executor.execute(allowed, run)
                 closed |= {result.call_id: result for result in results}
-        return [closed[call.call_id] for call in calls]
+                ran = [prepared.call for prepared in allowed]
+        return [closed[call.call_id] for call in calls], ran
 
     async def _agreed(
         self, pending: Sequence[PreparedCall], run: ToolRun
@@ -284,6 +289,16 @@ def adopt(answered: Turn, *, known: Turn) -> tuple[Turn, Sequence[ToolCall]]:
             calls.append(block)
         blocks.append(block)
     return msgspec.structs.replace(answered, blocks=tuple(blocks)), calls
+
+
+def _with_calls(turn: Turn, ran: Sequence[ToolCall]) -> Turn:
+    """The turn that has these calls in the place of the ones of their ids.
+
+    A model that is told what became of arguments it never wrote would explain a mistake of ours.
+    """
+    by_id = {call.id: call for call in ran}
+    blocks = tuple(by_id.get(block.id, block) for block in turn.blocks)
+    return msgspec.structs.replace(turn, blocks=blocks)
 
 
 def unmasked(call: PreparedCall, edited: Any) -> dict[str, Any]:

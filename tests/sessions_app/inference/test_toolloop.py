@@ -195,7 +195,10 @@ async def test_an_edit_changes_the_call_that_runs():
         bench.steps.decide(pause.pause_id, "edit", by="a", edits={"call_9": {"number": 2}})
     bench.steps.decide(pause.pause_id, "edit", by="a", edits={"call_1": {"number": 5}})
     bench.steps.set_enabled(False, by="anna")
-    assert results(await task) == [("success", "10")]
+    turn = await task
+    assert results(turn) == [("success", "10")]
+    [asked] = [block for block in turn.blocks if isinstance(block, ToolCall)]
+    assert asked.arguments == {"number": 5}, "the model is told what ran, in its own words' place"
 
 
 async def test_after_the_tools_a_step_shows_the_results_and_abort_ends_there():
