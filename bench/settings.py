@@ -7,5 +7,11 @@ WEBCHAT = {
     **WEBCHAT,
     "ENGINES": {"bench": "bench.engine.BenchEngine"},
     "PROFILES": [{"slug": "default", "tools": []}],
+    "PROMPTS_PER_USER": 1_000_000,
+    "PROMPTS_PER_ADDRESS": 1_000_000,
+    "SOCKETS_PER_USER": 1_000_000,
+    "SOCKETS_PER_ADDRESS": 1_000_000,
+    "MESSAGES_PER_SOCKET": 1_000_000,
+    "MESSAGES_BURST": 1_000_000,
 }
 LOG_LEVEL = "WARNING"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Awaitable
 from typing import Any
 from urllib.parse import parse_qs
 
@@ -231,9 +232,9 @@ class ChatConsumer(AsyncWebsocketConsumer):
         except Exception:  # each server has its own error for a client that is gone
             logger.debug("a socket ended while it was sent to", exc_info=True)
 
-    async def _send_text(self, text: str) -> None:
+    def _send_text(self, text: str) -> Awaitable[None]:
         # The stubs want `bytes` too; ASGI wants exactly one of both.
-        await self.base_send({"type": "websocket.send", "text": text})  # type: ignore[arg-type]
+        return self.base_send({"type": "websocket.send", "text": text})  # type: ignore[arg-type]
 
     def _read_request(self, conv_id: str) -> Cursor | None:
         if not is_conv_id(conv_id):

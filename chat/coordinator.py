@@ -6,10 +6,11 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
 from contextvars import Context
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from typing import NamedTuple
 
 import msgspec
 from structlog.contextvars import bind_contextvars
@@ -28,6 +29,7 @@ from sessions_app.inference.events import (
 )
 
 from .app_kinds import AppKinds
+from .bell import Bell
 from .counts import StreamCounts
 from .frames import encode_body, envelope, utf8_size
 from .log import Entry, FrameLog, NowMs, Numbered, wall_ms
@@ -42,8 +44,10 @@ ALWAYS_TAKEN = (PromptTaken, InferenceStarted, InferenceFinished, QueueUpdated, 
 """What the session itself says: little, and each is true whether the log follows or not."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Published:
+_DELTAS = (TextDelta, ThinkingDelta)
+
+
+class _Published(NamedTuple):
     event: Event
     origin: Origin | None
 
@@ -71,28 +75,31 @@ class StreamCoordinator:
         self._counts = counts or StreamCounts()
         self._now_ms = now_ms
         self._translator = Translator(log.conv_id, monotonic_ms=monotonic_ms, kinds=kinds)
-        self._inbox: deque[_Published | asyncio.Future[None]] = deque()
+        self._inbox: deque[_Published] = deque()
+        self._flushes: list[asyncio.Future[None]] = []
         self._chars = 0
-        self._work = asyncio.Event()
+        self._work = Bell()
         self._task: asyncio.Task[None] | None = None
         self._writing = False
 
     def publish(self, event: Event, origin: Origin | None = None) -> None:
-        size = len(event.text) if isinstance(event, TextDelta | ThinkingDelta) else 0
-        if not isinstance(event, ALWAYS_TAKEN) and (
+        size = len(event.text) if isinstance(event, _DELTAS) else 0
+        if (
             self._chars + size > INBOX_MAX_CHARS or len(self._inbox) >= INBOX_MAX_EVENTS
-        ):
+        ) and not isinstance(event, ALWAYS_TAKEN):
             self._counts.drops["stalled"] += 1
             raise StreamStalled(
                 f"{self._chars} characters in {len(self._inbox)} events wait to be logged; "
                 "the log does not follow. Check the log's store, or publish larger pieces"
             )
         self._chars += size
-        self._put(_Published(event, origin))
+        self._inbox.append(_Published(event, origin))
+        self._begin()
 
     async def flush(self) -> None:
         done = asyncio.get_running_loop().create_future()
-        self._put(done)
+        self._flushes.append(done)
+        self._begin()
         await done
 
     async def aclose(self) -> None:
@@ -103,7 +110,7 @@ class StreamCoordinator:
         with suppress(Exception):
             await self.flush()
             # What was published while we waited is still to be logged.
-            while self._inbox or self._writing:
+            while self._inbox or self._flushes or self._writing:
                 await self.flush()
         task, self._task = self._task, None
         task.cancel()
@@ -111,17 +118,17 @@ class StreamCoordinator:
 
     async def drop(self) -> None:
         """The log is gone: forgets what was not written, and ends the task."""
-        for item in self._inbox:
-            if isinstance(item, asyncio.Future) and not item.done():
-                item.set_exception(StreamStalled("the conversation and its log are gone"))
+        for flush in self._flushes:
+            if not flush.done():
+                flush.set_exception(StreamStalled("the conversation and its log are gone"))
+        self._flushes.clear()
         self._inbox.clear()
         task, self._task = self._task, None
         if task is not None:
             task.cancel()
             await asyncio.wait({task})
 
-    def _put(self, item: _Published | asyncio.Future[None]) -> None:
-        self._inbox.append(item)
+    def _begin(self) -> None:
         self._work.set()
         if self._task is None:
             self._start()
@@ -146,17 +153,17 @@ class StreamCoordinator:
                 self._log.conv_id,
                 exc_info=task.exception(),
             )
-        if self._inbox:
+        if self._inbox or self._flushes:
             self._start()
 
     async def _run(self) -> None:
         while True:
             await self._work.wait()
-            self._work.clear()
             inbox, self._inbox, self._chars = self._inbox, deque(), 0
+            flushes, self._flushes = self._flushes, []
             failed: Exception | None = StreamStalled("the log's writer was ended as it wrote")
             self._writing = True
-            batch = self._batch(item for item in inbox if isinstance(item, _Published))
+            batch = self._batch(inbox)
             try:
                 if batch:
                     await self._log.append(batch)
@@ -170,18 +177,18 @@ class StreamCoordinator:
                 failed = error
             finally:
                 self._writing = False
-                for item in inbox:
-                    if isinstance(item, _Published) or item.done():
+                for flush in flushes:
+                    if flush.done():
                         continue
                     if failed is None:
-                        item.set_result(None)
+                        flush.set_result(None)
                     else:
-                        item.set_exception(failed)
+                        flush.set_exception(failed)
 
-    def _batch(self, published: Iterator[_Published]) -> Sequence[Numbered]:
+    def _batch(self, published: Collection[_Published]) -> Sequence[Numbered]:
         seq, at_ms = self._log.head.seq, self._now_ms()
         batch: list[Numbered] = []
-        for event, origin in _merged(published):
+        for event, origin in published if len(published) == 1 else _merged(published):
             try:
                 if isinstance(event, InferenceFinished):
                     event = _sayable(event)
@@ -211,14 +218,14 @@ def _sayable(end: InferenceFinished) -> InferenceFinished:
     return end
 
 
-def _merged(published: Iterator[_Published]) -> Iterator[tuple[Event, Origin | None]]:
+def _merged(published: Iterable[_Published]) -> Iterator[tuple[Event, Origin | None]]:
     """The events in order, each run of deltas of one kind and origin as one."""
     kind: type[TextDelta] | type[ThinkingDelta] | None = None
     origin: Origin | None = None
     parts: list[str] = []
     for item in published:
         event = item.event
-        if isinstance(event, TextDelta | ThinkingDelta) and isinstance(event.text, str):
+        if isinstance(event, _DELTAS) and isinstance(event.text, str):
             if kind is type(event) and origin is item.origin:
                 parts.append(event.text)
                 continue

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import msgspec
 
 from .counts import StreamCounts
 from .frames import Cursor, connection_frame
-from .log import FrameLog, Gap, NowMs, wall_ms
+from .log import Entry, FrameLog, Gap, NowMs, wall_ms
 from .pool import Connection, ConnectionPool
 
 
@@ -57,8 +57,11 @@ class StreamFollower:
         self._task = asyncio.create_task(self._run(), name=f"follower:{log.conv_id}")
 
     def wake(self) -> None:
-        """Says that the log may have grown. May be lost, doubled or late."""
-        self._bell.set()
+        """Says that the log may have grown. May be lost, doubled or late.
+
+        What the log has at hand is offered before this returns; else the task fetches it.
+        """
+        self._look()
 
     def join(self, connection: Connection) -> None:
         """Makes the connection one of the pool; it reads the log itself until it is level."""
@@ -96,14 +99,32 @@ class StreamFollower:
         while not self._stopped:
             self._bell.clear()
             page = await self.log.read(self.cursor, limit=self.PAGE)
-            if isinstance(page, Gap):
-                self._start_again()
-            elif page:
-                self.cursor = Cursor(self.cursor.epoch, page[-1].seq, page[-1].stream_id)
-                self.pool.offer(page)
-                self._keep_pace()
+            if page:
+                self._take(page)
             else:
                 await self._bell.wait()
+
+    def _look(self) -> None:
+        if self._stopped or not self._offer_what_is_at_hand():
+            self._bell.set()
+
+    def _offer_what_is_at_hand(self) -> bool:
+        """False where the log must be asked and waited for."""
+        while (page := self.log.read_now(self.cursor, limit=self.PAGE)) is not None:
+            if page:
+                self._take(page)
+            if len(page) < self.PAGE:
+                return True
+        return False
+
+    def _take(self, page: Sequence[Entry] | Gap) -> None:
+        if isinstance(page, Gap):
+            self._start_again()
+            return
+        last = page[-1]
+        self.cursor = Cursor(self.cursor.epoch, last.seq, last.stream_id)
+        self.pool.offer(page)
+        self._keep_pace()
 
     def _start_again(self) -> None:
         self.cursor = self.log.head
@@ -142,7 +163,7 @@ class StreamFollower:
                 connection.reply(self._ping())
         for connection in self.pool:
             connection.look_after(now)
-        self._bell.set()
+        self._look()
         self._arm()
 
     def _ping(self) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, TypeAlias, get_args
+from typing import Any, Literal, NamedTuple, TypeAlias, get_args
 
 import msgspec
 
@@ -347,22 +347,20 @@ class BadCursor(ValueError):
     """The text is no cursor at all; one that merely cannot be proved is no error."""
 
 
-@dataclass(frozen=True, slots=True)
-class Cursor:
+_CURSOR = re.compile(r"(\d{1,16})\.(\d{1,16})(?:\.(\d{1,20}-\d{1,20}))?", re.ASCII)
+
+
+class Cursor(NamedTuple):
     """What a client has seen: the last frame of one life of the log."""
 
     epoch: int
     seq: int
     stream_id: str | None = None
 
-    _grammar: ClassVar[re.Pattern[str]] = re.compile(
-        r"(\d{1,16})\.(\d{1,16})(?:\.(\d{1,20}-\d{1,20}))?", re.ASCII
-    )
-
     @classmethod
     def parse(cls, text: str) -> Cursor:
         """Reads `<epoch>.<seq>[.<stream_id>]`; raises BadCursor with what was expected."""
-        match = cls._grammar.fullmatch(text)
+        match = _CURSOR.fullmatch(text)
         if match is None:
             raise BadCursor(
                 f"cursor {text[:80]!r} is not of the form <epoch>.<seq>; send the cursor that "

@@ -94,6 +94,9 @@ class FrameLog(Protocol):
     async def read(self, after: Cursor, *, limit: int) -> Sequence[Entry] | Gap:
         """At most `limit` frames after the cursor, contiguous; empty at the head."""
 
+    def read_now(self, after: Cursor, *, limit: int) -> Sequence[Entry] | Gap | None:
+        """As `read`, where the answer is at hand; None where it has to be fetched."""
+
     async def window(self, *, since_seq: int = 0) -> Sequence[Entry]:
         """The frames that are kept of those after `since_seq`, oldest first."""
 
@@ -142,6 +145,12 @@ class MemoryFrameLog:
         self._trim()
 
     async def read(self, after: Cursor, *, limit: int) -> Sequence[Entry] | Gap:
+        return self._read(after, limit)
+
+    def read_now(self, after: Cursor, *, limit: int) -> Sequence[Entry] | Gap | None:
+        return self._read(after, limit)
+
+    def _read(self, after: Cursor, limit: int) -> Sequence[Entry] | Gap:
         if after.stream_id is not None:
             return Gap("diverged")
         if after.epoch != self.epoch:

@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from .bell import Bell
 from .counts import StreamCounts
 from .frames import Cursor
 from .log import Entry
@@ -53,15 +54,19 @@ class Connection:
         self.leaving: int | None = None
         self.sending_since: float | None = None
         self.deadline: asyncio.Timeout | None = None
-        self._outbox: deque[Entry] = deque()
+        self._outbox: list[Entry] = []
         self._outbox_bytes = 0
         self._replies: deque[str] = deque()
-        self._wake = asyncio.Event()
+        self._wake = Bell()
         self._sent_bytes = 0
         self._acked_bytes = 0
         self._sent_seq = 0
         self._sent_at: deque[tuple[int, int]] = deque()
         self._has_ponged = False
+
+    @property
+    def has_replies(self) -> bool:
+        return bool(self._replies)
 
     @property
     def depth(self) -> int:
@@ -76,7 +81,7 @@ class Connection:
             entries = [entry for entry in entries if entry.seq > position]
             if not entries:
                 return True
-        size = sum(entry.size for entry in entries)
+        size = entries[0].size if len(entries) == 1 else sum(entry.size for entry in entries)
         if (
             entries[0].seq != position + 1
             or len(self._outbox) + len(entries) > self.flow.outbox_frames
@@ -93,8 +98,7 @@ class Connection:
 
     def take(self) -> Sequence[Entry]:
         """All that waits in the outbox, in order."""
-        taken = tuple(self._outbox)
-        self._outbox.clear()
+        taken, self._outbox = self._outbox, []
         self._outbox_bytes = 0
         return taken
 
@@ -169,7 +173,6 @@ class Connection:
                     await self._wake.wait()
             except TimeoutError:
                 return False
-        self._wake.clear()
         return True
 
     def look_after(self, now: float) -> None:

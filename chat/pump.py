@@ -57,7 +57,8 @@ async def pump(
             if connection.closing is None:
                 await socket.greet(cursor, profile)
             while connection.closing is None:
-                await socket.send_replies()
+                if connection.has_replies:
+                    await socket.send_replies()
                 if connection.depth:
                     await socket.send_entries(connection.take())
                 elif connection.live:
@@ -156,13 +157,18 @@ class _Socket:
         """Sends frames one by one, as far as the client keeps up and is not asked to go."""
         connection = self._connection
         self._follower.counts.frames_sent += len(entries)
-        for entry in entries:
-            if not connection.may_send:
-                await self.wait_for_pong()
-            if connection.closing is not None:
-                return
-            connection.sent(entry.size, entry.seq)
-            await self.send(entry.text)
+        try:
+            for entry in entries:
+                if not connection.may_send:
+                    await self.wait_for_pong()
+                if connection.closing is not None:
+                    return
+                connection.sent(entry.size, entry.seq)
+                connection.sending_since = self._clock.time()
+                await self._send(entry.text)
+                connection.sending_since = None
+        finally:
+            connection.sending_since = None
 
     async def send_replies(self) -> None:
         for reply in self._connection.take_replies():

@@ -76,6 +76,8 @@ class Timeline:
         assert seq == self.version + 1, f"frame {seq} folded onto version {self.version}"
         self.version = seq
         match frame:
+            case frames.LlmDelta(data=delta) | frames.ThinkingDelta(data=delta):
+                self._put(frame.id, "message", seq, at_ms, {}).parts.append(delta.delta)
             case frames.ChatMessage(data=chat):
                 props = {"role": "user", "content": chat.content, "streaming": False}
                 self._put(frame.id, "message", seq, at_ms, props)
@@ -99,8 +101,6 @@ class Timeline:
                     "metadata": {"model": start.model},
                 }
                 self._put(frame.id, "message", seq, at_ms, props)
-            case frames.LlmDelta(data=delta) | frames.ThinkingDelta(data=delta):
-                self._put(frame.id, "message", seq, at_ms, {}).parts.append(delta.delta)
             case (
                 frames.LlmFinal(data=final, metadata=metadata)
                 | frames.ThinkingFinal(data=final, metadata=metadata)

@@ -65,6 +65,7 @@ class Translator:
         self._conv_id = conv_id
         self._kinds = kinds or AppKinds()
         self._now = monotonic_ms
+        self._cause = _Cause(None)
         self._call: _ModelCall | None = None
         self._segment: _Segment | None = None
         self._tools: dict[str, int] = {}  # requested and not finished, with their time
@@ -77,7 +78,12 @@ class Translator:
 
         Raises ValueError for an app's event that is too large, or whose id is not its kind's.
         """
-        told = self._translate(event, _Cause(origin))
+        if origin is not self._cause.origin:
+            self._cause = _Cause(origin)
+        if type(event) is events.TextDelta:  # nearly all of them, and the shortest way
+            told = self._delta(event.text, self._cause, thinking=False)
+        else:
+            told = self._translate(event, self._cause)
         for frame in told:
             self._owners.setdefault(frame.id, None)
         return told
@@ -337,9 +343,10 @@ class Translator:
 class _Cause:
     """The ids that every frame of an inference carries."""
 
-    __slots__ = ("ids", "retold")
+    __slots__ = ("ids", "origin", "retold")
 
     def __init__(self, origin: Origin | None) -> None:
+        self.origin = origin
         self.retold = origin is not None and origin.retold
         self.ids: dict[str, str] = (
             {}

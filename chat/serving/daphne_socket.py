@@ -39,6 +39,15 @@ class DaphneSocket(WebSocketProtocol):  # type: ignore[misc] # Daphne ships no t
         # Its own way refuses the codes of the standard, 1012 among them.
         self.sendCloseFrame(code=1000 if code is None else code, isReply=False)
 
+    def sendData(  # noqa: N802 - autobahn's name
+        self, data: bytes, sync: bool = False, chopsize: int | None = None
+    ) -> None:
+        # Its own way words a line for a debug log of every write, whether one is kept or not.
+        if sync or chopsize or self.send_queue or self.state != self.STATE_OPEN:
+            super().sendData(data, sync, chopsize)
+        else:
+            self.transport.write(data)
+
     def sendMessage(self, *message: Any, **options: Any) -> None:  # noqa: N802 - autobahn's
         # The bound is on what clients send; autobahn would refuse our larger frames as well.
         bound, self.maxMessagePayloadSize = self.maxMessagePayloadSize, 0

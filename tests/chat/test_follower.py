@@ -27,6 +27,10 @@ class CountingLog(MemoryFrameLog):
         self.reads += 1
         return await super().read(after, limit=limit)
 
+    def read_now(self, after: Cursor, *, limit: int) -> Sequence[Entry] | Gap | None:
+        self.reads += 1
+        return super().read_now(after, limit=limit)
+
 
 class Bench:
     """A follower of a log that we write, and whose wakes are ours to give or to lose."""

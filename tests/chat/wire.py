@@ -72,6 +72,9 @@ class FarLog(MemoryFrameLog):
         await self._travel()
         return page
 
+    def read_now(self, after: Cursor, *, limit: int) -> None:
+        return None
+
     async def snapshot(self, *, since_version: int = 0) -> Snapshot:
         await self._travel()
         snapshot = await super().snapshot(since_version=since_version)
