@@ -6,10 +6,12 @@ from csp.middleware import CSPMiddleware, PolicyParts
 from django.http import HttpRequest
 from django.http.response import HttpResponseBase
 
+from .inline import Inline
+
 WITHOUT_TRUSTED_TYPES = {"require-trusted-types-for": None, "trusted-types": None}
 
 
-class PolicyMiddleware(CSPMiddleware):
+class PolicyMiddleware(Inline, CSPMiddleware):
     """The admin's own scripts (jQuery) write HTML as text: its pages go without Trusted Types."""
 
     def get_policy_parts(

@@ -42,11 +42,11 @@ MIDDLEWARE = [
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "chat.middleware.ProtocolErrorsMiddleware",
     "webchat_project.static.StaticFilesMiddleware",
-    "django.contrib.sessions.middleware.SessionMiddleware",
-    "django.middleware.common.CommonMiddleware",
+    "webchat_project.inline.SessionMiddleware",
+    "webchat_project.inline.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
-    "django.contrib.auth.middleware.AuthenticationMiddleware",
-    "django.contrib.messages.middleware.MessageMiddleware",
+    "webchat_project.inline.AuthenticationMiddleware",
+    "webchat_project.inline.MessageMiddleware",
 ]
 
 ROOT_URLCONF = "webchat_project.urls"
