@@ -20,6 +20,7 @@ from hypothesis.stateful import (
 )
 
 from sessions_app.inference.errors import (
+    ConversationNotFound,
     KeyReused,
     NoActiveInference,
     NotQueued,
@@ -164,6 +165,57 @@ class QueueMachine(RuleBasedStateMachine):
 
     async def _post(self, post: Post, policy: str, times: int) -> list[Any]:
         asked = (self.ask(post, policy=policy) for _ in range(times))
+        got = await asyncio.gather(*asked, return_exceptions=True)
+        await self.settle()
+        return got
+
+    @rule(
+        policies=st.lists(
+            st.sampled_from(["queue", "interrupt", "reject", "cancel", "empty"]),
+            min_size=2,
+            max_size=6,
+        )
+    )
+    def at_once(self, policies: list[str]) -> None:
+        """Several requests, before anything has come of the first."""
+        posts = [self.new() for _ in policies]
+        told = self.run(self._at_once(posts, policies))
+        stopped = False
+        for post, policy, answer in zip(posts, policies, told, strict=True):
+            busy = self.active is not None
+            if policy in ("cancel", "empty"):
+                if busy:
+                    stopped = True
+                    if policy == "empty":
+                        self.waiting.clear()
+                else:
+                    assert isinstance(answer, NoActiveInference | ConversationNotFound)
+                continue
+            if not busy and self.is_broken(post):
+                assert isinstance(answer, RuntimeError)
+            elif busy and policy == "reject":
+                assert isinstance(answer, RunInProgress)
+            elif busy and len(self.waiting) == LIMIT:
+                assert isinstance(answer, QueueFull)
+            else:
+                self.answered[post] = answer[0]
+                if not busy:
+                    self.take(post)
+                elif policy == "queue":
+                    self.waiting.append(post)
+                else:
+                    self.waiting.insert(0, post)
+                    stopped = True
+        if stopped:
+            self.end("cancelled")
+
+    async def _at_once(self, posts: list[Post], policies: list[str]) -> list[Any]:
+        asked = [
+            self.bench.cancel(queue=policy == "empty")
+            if policy in ("cancel", "empty")
+            else self.ask(post, policy=policy)
+            for post, policy in zip(posts, policies, strict=True)
+        ]
         got = await asyncio.gather(*asked, return_exceptions=True)
         await self.settle()
         return got
