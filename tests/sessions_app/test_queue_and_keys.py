@@ -444,6 +444,8 @@ async def test_an_idle_session_is_unloaded_and_its_history_comes_back_whole():
     assert (info.title, info.running) == ("one", False)
     await bench.ask("two")
     await bench.idle()
+    statistics = bench.manager.statistics()
+    assert (statistics.live, statistics.stored) == (1, 0)
     asked = [block.text for block in bench.engine.turns[-1].blocks if isinstance(block, User)]
     assert asked == ["one", "two"]
 
