@@ -9,6 +9,7 @@ import json
 import re
 import sys
 from copy import deepcopy
+from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -111,3 +112,23 @@ def anchors(page: Path) -> set[str]:
 def test_the_readme_names_every_page():
     readme = (ROOT / "README.md").read_text()
     assert [page.name for page in PAGES if f"docs/{page.name}" not in readme] == []
+
+
+IMAGE = re.compile(r"!\[(?P<words>[^\]]*)\]\((?P<path>[^)]+\.png)\)")
+# By name, as `make screenshots` runs it: to the type checker it is a script outside of packages.
+screenshots = import_module("scripts.screenshots")
+
+
+def test_every_picture_is_one_of_the_script_shown_somewhere_described_and_small():
+    taken = {path: path.stat().st_size for path in (ROOT / "docs" / "images").iterdir()}
+    shown = {
+        (page.parent / image["path"]).resolve(): image["words"]
+        for page in (*PAGES, ROOT / "README.md")
+        for image in IMAGE.finditer(page.read_text())
+    }
+
+    assert {path.name for path in taken} == {f"{name}.png" for name in screenshots.SCENES}
+    assert set(taken) == set(shown)
+    assert all(shown.values())
+    assert max(taken.values()) <= screenshots.LARGEST
+    assert sum(taken.values()) < 1_000_000
