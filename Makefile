@@ -1,6 +1,6 @@
 # Each target sets up all it needs; `make` alone lists them.
 .DEFAULT_GOAL := help
-.PHONY: help run test test-all bench screenshots check format lock clean
+.PHONY: help run test test-all bench soak screenshots check format lock clean
 
 SETUP := @scripts/python scripts/setup.py
 BIN := .venv/bin
@@ -25,6 +25,10 @@ test-all: ## Run the tests, the slow ones too
 bench: ## What a delivered frame costs: ARGS="--quick --only a,g --json FILE"
 	$(SETUP) test
 	$(BIN)/python -m bench $(ARGS)
+
+soak: ## Minutes of bounded load with flat figures: ARGS="--minutes 30 --server daphne"
+	$(SETUP) test
+	$(BIN)/python -m bench.soak $(ARGS)
 
 screenshots: ## Take the pictures of docs/ again: ARGS="tools queue"
 	$(SETUP) test

@@ -79,6 +79,11 @@ class Wire(asyncio.Protocol):
         head = bytes([0x81, 0x80 | size]) if size < 126 else b"\x81\xfe" + size.to_bytes(2, "big")
         self._write(head + bytes(4) + payload)
 
+    def stop_reading(self) -> None:
+        """From here on what the server sends piles up on its side."""
+        if self._transport is not None:
+            self._transport.pause_reading()
+
     def close(self) -> None:
         if self._transport is not None:
             self._transport.abort()

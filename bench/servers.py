@@ -67,6 +67,11 @@ class Server:
     def cost(self) -> Cost:
         return Cost.of(self._process)
 
+    @property
+    def descriptors(self) -> int:
+        """Files and sockets the process has open."""
+        return int(self._process.num_fds())
+
     async def open(self, conv: str, **query: str) -> Wire:
         """A socket that gets what is said in the conversation from here on."""
         return await Wire(f"{self.url}/{conv}").open()
@@ -87,22 +92,38 @@ class Ours(Server):
 
     async def open(self, conv: str, **query: str) -> Wire:
         """Also returns only once the socket has its snapshot, or with a cursor its `ws.hello`."""
-        cookies = "; ".join(f"{cookie.name}={cookie.value}" for cookie in self._http.cookies.jar)
-        asked = urlencode({"conv_id": conv, **query})
-        wire = Wire(f"{self.url}/ws?{asked}", {"Cookie": cookies}, acknowledges=True)
+        wire = self.wire(conv, **query)
         greeted = wire.count(1 if "cursor" in query else 2)
         await wire.open()
         await greeted
         return wire
+
+    def wire(self, conv: str, **query: str) -> Wire:
+        """A socket of the conversation that is still to be opened."""
+        cookies = "; ".join(f"{cookie.name}={cookie.value}" for cookie in self._http.cookies.jar)
+        asked = urlencode({"conv_id": conv, **query})
+        return Wire(f"{self.url}/ws?{asked}", {"Cookie": cookies}, acknowledges=True)
 
     async def order(self, conv: str, orders: Orders, wire: Wire | None = None) -> None:
         await self.say(conv, orders.encode())
 
     async def say(self, conv: str, prompt: str) -> None:
         """Posts a prompt that must be taken up."""
+        await self._post("/chat", {"prompt": prompt, "conv_id": conv})
+
+    async def cancel(self, conv: str) -> None:
+        """Cancels what runs in the conversation."""
+        await self._post("/api/chat/cancel", {"conv_id": conv})
+
+    async def get(self, path: str, **headers: str) -> str:
+        """What the address answers; it must."""
+        answer = await self._http.get(path, headers=headers)
+        return answer.raise_for_status().text
+
+    async def _post(self, path: str, body: object) -> None:
         answer = await self._http.post(
-            "/chat",
-            content=json.dumps({"prompt": prompt, "conv_id": conv}),
+            path,
+            content=json.dumps(body),
             headers={
                 "X-CSRFToken": self._http.cookies["csrftoken"],
                 "Content-Type": "application/json",

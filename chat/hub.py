@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from prometheus_client import CollectorRegistry, Histogram
+import asyncio
+
+from prometheus_client import CollectorRegistry, Gauge, Histogram
 
 from .conf import ChatSettings
 from .guard import Guard
@@ -33,6 +35,9 @@ class Hub:
         self.metrics = metrics
         self.draining = False
         metrics.register(StreamCollector(streams, self.limits))
+        self._tasks = Gauge(
+            "webchat_tasks", "Unfinished asyncio tasks of this process.", registry=metrics
+        )
         lag = Histogram(
             "webchat_loop_lag_seconds",
             "How late the event loop woke a task that slept.",
@@ -43,6 +48,8 @@ class Hub:
 
     def start(self) -> None:
         """Called once on the running loop, before the first request."""
+        loop = asyncio.get_running_loop()
+        self._tasks.set_function(lambda: len(asyncio.all_tasks(loop)))
         self._probe.start()
 
     async def aclose(self) -> None:

@@ -57,6 +57,7 @@ async def test_what_people_do_shows_in_the_numbers(server: LiveServer, anna: Vis
     assert rose("webchat_snapshots_total", "first") == 1
     assert rose("webchat_socket_closes_total", "client") >= 1
     assert after["webchat_loop_lag_seconds_count"][()] > 0
+    assert after["webchat_tasks"][()] > 0
     assert after["process_resident_memory_bytes"][()] > 0
 
 
