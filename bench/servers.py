@@ -109,18 +109,19 @@ class Ours(Server):
 
     async def say(self, conv: str, prompt: str) -> None:
         """Posts a prompt that must be taken up."""
-        await self._post("/chat", {"prompt": prompt, "conv_id": conv})
+        await self._post("/chat", {"prompt": prompt, "conv_id": conv}, 200)
 
-    async def cancel(self, conv: str) -> None:
-        """Cancels what runs in the conversation."""
-        await self._post("/api/chat/cancel", {"conv_id": conv})
+    async def cancel(self, conv: str) -> bool:
+        """Cancels what runs in the conversation; False where it had ended."""
+        answer = await self._post("/api/chat/cancel", {"conv_id": conv}, 200, 409)
+        return answer.status_code == 200
 
     async def get(self, path: str, **headers: str) -> str:
         """What the address answers; it must."""
         answer = await self._http.get(path, headers=headers)
         return answer.raise_for_status().text
 
-    async def _post(self, path: str, body: object) -> None:
+    async def _post(self, path: str, body: object, *expected: int) -> httpx.Response:
         answer = await self._http.post(
             path,
             content=json.dumps(body),
@@ -129,8 +130,9 @@ class Ours(Server):
                 "Content-Type": "application/json",
             },
         )
-        if answer.status_code != 200:
+        if answer.status_code not in expected:
             raise RuntimeError(f"{self.name} answered {answer.status_code}: {answer.text}")
+        return answer
 
     async def cursor(self, conv: str) -> tuple[int, int]:
         """The epoch and head of the conversation's log."""

@@ -142,14 +142,15 @@ class Soak:
         try:
             for _ in range(self._chance.randint(1, 3)):
                 end = wire.end()
+                epoch, head = await self._server.cursor(conv)  # its end comes after this
                 await self._server.say(conv, ANSWER)
                 what = self._chance.choice(("answers", "cancels", "resumes"))
                 if what != "answers":
                     await asyncio.sleep(self._chance.uniform(0.1, ANSWER_SECONDS / 2))
                 if what == "cancels":
-                    await self._server.cancel(conv)
+                    if not await self._server.cancel(conv):
+                        what = "late cancels"
                 elif what == "resumes":
-                    epoch, head = await self._server.cursor(conv)
                     wire.close()
                     wire = self._server.wire(conv, cursor=f"{epoch}.{head}")
                     end = wire.end()

@@ -7,6 +7,7 @@ frame), and not later than when nobody disturbs it.
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
@@ -27,6 +28,8 @@ LATER = 3.0
 """A neighbour's answer may take so many times as long as undisturbed, and a second: other tests
 run on the same machine."""
 GONE_SECONDS = 30.0
+STORM = 40
+CONVERSATIONS = 60
 
 
 async def metrics(server: LiveServer) -> Samples:
@@ -79,6 +82,12 @@ async def nobody_notices(neighbour: Visitor) -> AsyncIterator[None]:
         found, disturbed = await answer
     assert kinds(found) == kinds(expected)
     assert disturbed <= alone * LATER + 1
+
+
+def seq_of(message: tuple[int, bytes]) -> int:
+    _, text = message
+    found: int = json.loads(text)["event"]["seq"]
+    return found
 
 
 def hostile(visitor: Visitor, conv_id: str, **query: str) -> AbstractAsyncContextManager[Wire]:
@@ -145,6 +154,67 @@ async def test_a_flood_of_commands_ends_its_socket_alone(
         assert await end in (4013, None)  # a reset may overtake the word
 
     assert await closes(server, "rate") == refused + 1
+
+
+@pytest.mark.slow
+async def test_one_that_answers_no_ping_is_dropped(server: LiveServer, anna: Visitor, conv: str):
+    async with hostile(anna, conv) as wire, asyncio.timeout(90):
+        await wire.close_code()
+
+
+async def test_a_storm_of_sockets_with_cursors_gets_all_it_missed(
+    server: LiveServer, anna: Visitor, bert: Visitor, conv: str
+):
+    end = len(await bert.hear("long 120", conv))
+    async with bert.socket(conv) as socket:
+        await socket.until("timeline.snapshot")
+
+    async def comes_back(seen: int) -> list[int]:
+        """The numbers of the frames that came; as a page does, it tries again when turned away."""
+        while True:
+            try:
+                async with hostile(bert, conv, cursor=f"{socket.epoch}.{seen}") as wire:
+                    await wire.message()
+                    return [seq_of(await wire.message()) for _ in range(end - seen)]
+            except (ConnectionError, asyncio.IncompleteReadError, AssertionError):
+                await asyncio.sleep(1)
+
+    missed = [number % end for number in range(STORM)]
+    async with nobody_notices(anna):
+        got = await asyncio.gather(*map(comes_back, missed))
+    assert got == [list(range(seen + 1, end + 1)) for seen in missed]
+
+
+async def test_many_conversations_cost_little(server: LiveServer, anna: Visitor, bert: Visitor):
+    before = memory(server)
+    free = asyncio.Semaphore(20)
+
+    async def looks_in() -> None:
+        async with free, hostile(bert, str(uuid4())) as wire:
+            await wire.message()
+
+    async with nobody_notices(anna):
+        await asyncio.gather(*(looks_in() for _ in range(CONVERSATIONS)))
+
+    assert memory(server) - before < 8 * MiB + CONVERSATIONS * 32 * 1024
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+async def test_a_hundred_megabytes_that_come_again_and_again_are_bounded(
+    server: LiveServer, bert: Visitor, conv: str
+):
+    before, sent = memory(server), 0
+    unit = frame(b'{"type":"ws.none","padding":"' + b"x" * 60_000 + b'"}')
+    while sent < 100 * MiB:
+        async with hostile(bert, conv) as wire:
+            with suppress(ConnectionError, TimeoutError):
+                async with asyncio.timeout(5):
+                    while sent < 100 * MiB:
+                        await wire.send(unit)
+                        sent += len(unit)
+
+    assert memory(server) - before < 16 * MiB
 
 
 @pytest.mark.parametrize(
