@@ -95,7 +95,7 @@ class ToolLoop:
     async def _results(
         self, calls: Sequence[ToolCall], run: ToolRun
     ) -> tuple[Sequence[ToolResult], Sequence[ToolCall]]:
-        """One result for each call, in call order; and the calls that ran, as a person left them."""
+        """One result for each call, in call order; the calls that ran, as a person left them."""
         ran: Sequence[ToolCall] = ()
         prepared = []
         for call in calls:
