@@ -162,10 +162,17 @@ class Guard:
         identities = await self._identities({seat.session_key for seat in seats})
         for seat in seats:
             identity = identities.get(seat.session_key, Identity(None))
-            conversation = await self._find(seat.conv_id)
-            code = verdict(seat, identity, conversation)
+            code = verdict(seat, identity, await self._conversation(seat.conv_id))
             if code is not None:
                 seat.connection.close(code)
+
+    async def _conversation(self, conv_id: str) -> Owned | None:
+        """None also where an app's store fails: the others of the batch are still checked."""
+        try:
+            return await self._find(conv_id)
+        except Exception:
+            logger.warning("a conversation cannot be found now", exc_info=True)
+            return None
 
 
 def verdict(seat: Seat, identity: Identity, conversation: Owned | None) -> int | None:

@@ -15,24 +15,16 @@ from pathlib import Path
 import pytest
 
 from tests.client import PATIENCE, Visitor
-from tests.live import LiveServer
+from tests.live import START_SECONDS, LiveServer
 
-MAKE_OPERATOR = """
-from django.contrib.auth.models import User
-User.objects.create(username="operator", is_staff=True, is_superuser=True)
-"""
+AS_ROOT = ("--user", "root")
 
 
 # What differs between the servers is no matter of a client's.
 pytestmark = [
     pytest.mark.parametrize("server", ["uvicorn"], indirect=True),
-    pytest.mark.usefixtures("operator"),
+    pytest.mark.usefixtures("accounts"),
 ]
-
-
-@pytest.fixture(scope="module")
-def operator(server: LiveServer) -> None:
-    server.manage("shell", "-v0", "-c", MAKE_OPERATOR)
 
 
 def log_ins(state: Path) -> int:
@@ -47,18 +39,18 @@ async def tail(
     server: LiveServer, *arguments: str, stdout: int = subprocess.PIPE
 ) -> AsyncIterator[asyncio.subprocess.Process]:
     """`sessions tail`, once it follows the conversation."""
-    asked = ("sessions", "--url", server.url, "tail", *arguments)
+    asked = ("sessions", "--url", server.url, *AS_ROOT, "tail", *arguments)
     process = await server.start_managing(*asked, stdout=stdout)
     assert process.stderr is not None
-    assert b"following" in await line_of(process.stderr)
+    assert b"following" in await line_of(process.stderr, patience=START_SECONDS)
     yield process
     if process.returncode is None:
         process.kill()
         await process.wait()
 
 
-async def line_of(stream: asyncio.StreamReader) -> bytes:
-    async with asyncio.timeout(PATIENCE):
+async def line_of(stream: asyncio.StreamReader, *, patience: float = PATIENCE) -> bytes:
+    async with asyncio.timeout(patience):
         return await stream.readline()
 
 
@@ -71,8 +63,8 @@ async def test_a_conversation_is_listed_followed_and_cancelled_and_no_log_in_is_
         assert following.stdout is not None
         await socket.until("timeline.snapshot")
         await anna.chat("hang", conv)
-        listed = await asyncio.to_thread(server.manage, "sessions", "--url", server.url)
-        asked = ("sessions", "cancel", conv, "--url", server.url)
+        listed = await asyncio.to_thread(server.manage, "sessions", "--url", server.url, *AS_ROOT)
+        asked = ("sessions", "cancel", conv, "--url", server.url, *AS_ROOT)
         cancelled = await asyncio.to_thread(server.manage, *asked)
         heard = await socket.until("inference.finished")
         frames = [frame for frame in heard if "seq" in frame]

@@ -71,6 +71,8 @@ class Bench:
         return {key: self.sessions[key] for key in session_keys if key in self.sessions}
 
     async def find(self, conv_id: str) -> Conversation | None:
+        if conv_id == "broken":
+            raise ConnectionError("the app's store is down")
         return self.conversations.get(conv_id)
 
     def sit(self, session: str, identity: Identity, conv_id: str, owner: str) -> Seat:
@@ -205,6 +207,18 @@ async def test_without_a_database_everybody_stays_until_it_is_back(caplog):
 
         assert (await until_closed(seat))[0] == 4501
     assert "cannot be read" in caplog.text
+
+
+async def test_a_conversation_that_cannot_be_found_keeps_no_other_from_being_checked():
+    async with bench() as b:
+        stays = b.sit("s0", Identity(ANNA), "broken", ANNA)
+        leave = [b.sit(f"s{n}", Identity(ANNA), "broken", ANNA) for n in range(1, 4)]
+        leave.append(b.sit("s4", Identity(ANNA), "a", ANNA))
+        for seat in leave:
+            del b.sessions[seat.session_key]
+
+        assert [(await until_closed(seat))[0] for seat in leave] == [4501] * 4
+        assert stays.connection.closing is None
 
 
 async def test_a_membership_that_was_lost_is_taken_up_again():
