@@ -10,12 +10,12 @@ import inspect
 import json
 import logging
 import random
+import threading
 import time
 import traceback
 from collections.abc import Awaitable, Callable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
-from threading import current_thread
 from typing import Any, Protocol, TypeAlias
 from uuid import uuid4
 
@@ -321,6 +321,7 @@ class DefaultToolExecutor:
     async def _attempt(self, call: PreparedCall, run: ToolRun, context: ToolContext) -> ToolResult:
         """One attempt. What does not stop when it must is abandoned, its late result unread."""
         tool = call.tool
+        context = dataclasses.replace(context, cancel=threading.Event())
         work = asyncio.create_task(self._call(call, run, context), name=f"call:{call.call.call_id}")
         late = True
         try:
@@ -328,6 +329,7 @@ class DefaultToolExecutor:
             late = not work.done()
         finally:
             if not work.done():
+                context.cancel.set()
                 work.cancel()
                 await asyncio.wait({work}, timeout=ABANDON_SECONDS)
             if not work.done():
@@ -377,7 +379,7 @@ class DefaultToolExecutor:
             run.ensure_running()
         except asyncio.CancelledError:
             return _end(call.call, "cancelled", CANCELLED)
-        self._in_thread[id(call)] = current_thread().name
+        self._in_thread[id(call)] = threading.current_thread().name
         try:
             value = self.call_sync(call.tool, call.arguments, context)
             return _end(call.call, "success", as_text(value))

@@ -5,10 +5,11 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import re
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, TypeAlias, get_type_hints, overload
 
 import msgspec
@@ -29,7 +30,9 @@ class ToolContext:
     """What a tool may know of the call it serves.
 
     `user` is whatever the app's user loader gave for `owner`; None for a visitor.
-    `idempotency_key` is the same for every attempt at this call.
+    `idempotency_key` is the same for every attempt at this call. `cancel` is set once nobody waits
+    for this attempt any more, as its time is up or the inference was stopped: the function in a
+    thread that looks at it, or sleeps by `cancel.wait(seconds)`, gives its thread back.
     """
 
     session_id: str
@@ -38,6 +41,7 @@ class ToolContext:
     owner: str
     user: object | None = None
     report: Callable[[ToolProgress], None] = publish
+    cancel: threading.Event = field(default_factory=threading.Event, compare=False)
 
     @property
     def idempotency_key(self) -> str:

@@ -705,6 +705,24 @@ async def test_the_late_result_of_a_thread_is_thrown_away():
     assert len(bench.finished) == 1
 
 
+async def test_a_function_in_a_thread_is_told_when_its_time_is_up():
+    told, attempts = threading.Event(), 0
+
+    @tool(timeout=0.05, on_error="retry", attempts=2)
+    def patient(context: ToolContext) -> str:
+        nonlocal attempts
+        attempts += 1
+        if attempts == 2:
+            return f"again, told: {context.cancel.is_set()}"
+        if context.cancel.wait(30):
+            told.set()
+        return "late"
+
+    bench = Bench(patient, executor=DefaultToolExecutor(threads=1, backoff_seconds=0))
+    assert (await bench.result("patient")).text == "again, told: False"
+    assert told.is_set()
+
+
 async def test_a_thread_that_hangs_does_not_take_the_others_places():
     release = threading.Event()
 
@@ -988,6 +1006,18 @@ async def test_stop_does_not_wait_for_a_thread():
     await stopped(bench, "slow", after=0.05)
     assert [event.status for event in bench.finished] == ["cancelled"]
     release.set()
+
+
+async def test_a_function_in_a_thread_is_told_of_a_stop():
+    told = threading.Event()
+
+    @tool
+    def patient(context: ToolContext) -> None:
+        if context.cancel.wait(30):
+            told.set()
+
+    await stopped(Bench(patient), "patient", after=0.05)
+    assert await asyncio.to_thread(told.wait, 30)
 
 
 @virtual
