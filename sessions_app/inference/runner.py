@@ -207,8 +207,11 @@ class InferenceRunner:
             if cancellation.requested:
                 raise asyncio.CancelledError
 
-        def observe(phase: SnapshotPhase, turn: Turn) -> None:
+        def advance(turn: Turn) -> None:
             run.turn = turn
+
+        def observe(phase: SnapshotPhase, turn: Turn) -> None:
+            advance(turn)
             self._observe(phase, turn)
 
         infer = chain(call_engine, self._middlewares)
@@ -225,7 +228,8 @@ class InferenceRunner:
                     ensure_running=ensure_running,
                     known=self._known,
                 )
-                return _Done(*await self._loop.run(run.turn, infer, tool_run, observe))
+                looped = await self._loop.run(run.turn, infer, tool_run, observe, advance)
+                return _Done(*looped)
             except (asyncio.CancelledError, KeyboardInterrupt):
                 raise
             except BaseException as error:  # noqa: BLE001 - SystemExit of an engine is its failure

@@ -56,12 +56,18 @@ class ToolLoop:
         self._config = config or LoopConfig()
 
     async def run(
-        self, turn: Turn, infer: Infer, run: ToolRun, observe: Observer
+        self,
+        turn: Turn,
+        infer: Infer,
+        run: ToolRun,
+        observe: Observer,
+        advance: Callable[[Turn], None],
     ) -> tuple[Turn, Outcome]:
         """The turn with all answers and results; `completed` or `max_iterations`.
 
-        Raises LoopAborted, ToolAborted, and whatever `infer` raises; the calls that were open then
-        have been published as requested and are for the runner to close.
+        `advance` is told the turn right before calls run, with these as a person left them. Raises
+        LoopAborted, ToolAborted, and whatever `infer` raises; the calls that were open then have
+        been published as requested and are for the runner to close.
         """
         choice = self._config.tool_choice
         if choice == "none":
@@ -84,8 +90,7 @@ class ToolLoop:
             if iteration == self._config.max_iterations:
                 results = [_published(_end(call, "skipped", LIMIT_REACHED)) for call in calls]
             else:
-                results, ran = await self._results(calls, run)
-                turn = _with_calls(turn, ran)
+                turn, results = await self._results(turn, calls, run, advance)
             turn = turn.with_blocks(*(_use(result) for result in results))
             observe("post_tools", turn)
             if iteration < self._config.max_iterations and self._steps.enabled:
@@ -93,10 +98,13 @@ class ToolLoop:
         return turn, "max_iterations"
 
     async def _results(
-        self, calls: Sequence[ToolCall], run: ToolRun
-    ) -> tuple[Sequence[ToolResult], Sequence[ToolCall]]:
-        """One result for each call, in call order; the calls that ran, as a person left them."""
-        ran: Sequence[ToolCall] = ()
+        self,
+        turn: Turn,
+        calls: Sequence[ToolCall],
+        run: ToolRun,
+        advance: Callable[[Turn], None],
+    ) -> tuple[Turn, Sequence[ToolResult]]:
+        """The turn with the calls as they ran, and one result for each call, in call order."""
         prepared = []
         for call in calls:
             run.ensure_running()
@@ -108,10 +116,11 @@ class ToolLoop:
             closed |= {result.call_id: _published(result) for result in refused}
             run.ensure_running()
             if allowed:
+                turn = _with_calls(turn, [prepared.call for prepared in allowed])
+                advance(turn)
                 results = await self._executor.execute(allowed, run)
                 closed |= {result.call_id: result for result in results}
-                ran = [prepared.call for prepared in allowed]
-        return [closed[call.call_id] for call in calls], ran
+        return turn, [closed[call.call_id] for call in calls]
 
     async def _agreed(
         self, pending: Sequence[PreparedCall], run: ToolRun

@@ -190,6 +190,34 @@ async def test_what_an_inference_waits_for_people_is_not_its_own_time():
     assert "60 seconds" in of(frames, "inference.finished")[0]["data"]["error"]
 
 
+async def test_a_call_that_was_edited_and_then_stopped_is_in_the_history_as_it_ran():
+    ran: list[int] = []
+
+    @tool
+    async def wait(number: int) -> str:
+        ran.append(number)
+        await asyncio.sleep(number)
+        return f"waited {number}"
+
+    asked = [call("wait", "a", number=1), call("wait", "b", number=60)]
+    bench = Bench(model(asked), tools=[wait])
+    await bench.manager.open(CONV, owner=ANNA, profile=None)
+    await bench.manager.set_step_mode(CONV, True, by="anna")
+    await bench.ask("one")
+    pause = await bench.paused()
+    await bench.decide(pause, "edit", edits={"a": {"number": 2}})
+    await asyncio.sleep(3)
+    await bench.cancel()
+    blocks = await bench.next_request()
+    assert ends(await bench.lawful()) == ["cancelled", "completed"]
+    assert ran == [2, 60]
+    assert [b.arguments for b in blocks if isinstance(b, ToolCall)] == [
+        {"number": 2},
+        {"number": 60},
+    ]
+    assert uses(blocks) == [("success", "waited 2"), CUT]
+
+
 # Approvals
 
 
