@@ -82,10 +82,12 @@ async def test_an_answer_is_copied_as_its_markdown_before_and_after_a_reload(
     expected = "\n\n".join(
         text for text, role in zip(said, roles, strict=True) if role == "assistant"
     )
+    announcer = chat.page.locator("[data-announcer]")
     for _ in ("live", "reloaded"):
         await chat.page.evaluate("navigator.clipboard.writeText('')")
         await chat.inferences.get_by_role("button", name="Copy").click()
         await expect(chat.inferences.get_by_role("button", name="Copied")).to_be_visible()
+        await expect(announcer).to_have_text("Copied")
         assert await chat.page.evaluate("navigator.clipboard.readText()") == expected
         await chat.page.reload()
         await chat.live()

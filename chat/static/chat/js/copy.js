@@ -11,27 +11,31 @@ export function addCopyButton(block) {
   block.append(button);
 }
 
-/** Listens to the copy buttons inside `root`; `answer(id)` gives the Markdown of an inference. */
-export function listenForCopies(root, answer) {
-  root.addEventListener("click", ({ target }) => {
+/**
+ * Listens to the copy buttons inside `root`. `answer(id)` gives the Markdown of an inference, `told` is
+ * given the outcome in words.
+ */
+export function listenForCopies(root, { answer, told }) {
+  root.addEventListener("click", async ({ target }) => {
     const button = target.closest("[data-copy], [data-copy-answer]");
     if (!button) return;
-    if ("copy" in button.dataset) {
-      const block = button.closest(".code-block").querySelector("pre");
-      return copy(button, block.textContent);
-    }
-    copy(button, answer(button.closest("[data-entity-id]").dataset.entityId));
+    const text =
+      "copy" in button.dataset
+        ? button.closest(".code-block").querySelector("pre").textContent
+        : answer(button.closest("[data-entity-id]").dataset.entityId);
+    told(await copy(button, text));
   });
 }
 
-/** `text` may be a promise: the permission to copy lasts a moment, a click is enough for both. */
+/** `text` may be a promise. The outcome stands on the button for a moment. */
 async function copy(button, text) {
   const label = button.querySelector("span") ?? button;
   try {
     await navigator.clipboard.writeText(await text);
     label.textContent = "Copied";
   } catch {
-    label.textContent = "Not allowed";
+    label.textContent = "Not copied";
   }
   setTimeout(() => (label.textContent = "Copy"), SAID_MS);
+  return label.textContent;
 }

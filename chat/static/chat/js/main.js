@@ -49,7 +49,10 @@ function followConversation() {
     timeline,
     again: (prompt, inferenceId) => composer.again(prompt, inferenceId),
   });
-  listenForCopies(find("timeline"), (inferenceId) => answers.markdown(inferenceId));
+  listenForCopies(find("timeline"), {
+    answer: (inferenceId) => answers.markdown(inferenceId),
+    told: (outcome) => announcer.say(outcome),
+  });
   const stepMode = new StepMode(find("steps"), { convId, onError: (error) => composer.say(error) });
   const scroll = new StickyScroll(find("jump"), { onJump: () => composer.focus() });
   const conversations = new Conversations(find("conversations"), {

@@ -39,11 +39,7 @@ export class Timeline {
     if (!Card) return;
     if (!this.#inference?.running) this.#inference = null;
     const id = Card.entityId?.(event) ?? event.id;
-    let card = this.#cards.get(id);
-    if (!card) {
-      card = this.#make(Card, id);
-      this.#place(card).append(card.element);
-    }
+    const card = this.#cards.get(id) ?? this.#open(Card, id);
     Card.frames[event.type](card, event);
     this.#seqs.set(id, event.seq);
   }
@@ -70,10 +66,18 @@ export class Timeline {
       if (entity.createdSeq > endSeq) this.#inference = null;
       const card = this.#cards.get(entity.id) ?? this.#make(classes.get(entity.id), entity.id);
       this.#putNext(card, filled);
+      this.#enter(card);
       const current = seen.get(entity.id) >= entity.updatedSeq;
       if (!current) card.show(entity.props, entity.kind);
       if (card === this.#inference) endSeq = card.running ? Infinity : entity.updatedSeq;
     }
+  }
+
+  #open(Card, id) {
+    const card = this.#make(Card, id);
+    this.#place(card).append(card.element);
+    this.#enter(card);
+    return card;
   }
 
   #make(Card, id) {
@@ -84,12 +88,15 @@ export class Timeline {
     return card;
   }
 
-  /** The element that a card belongs into. From an inference on, what follows sits in it. */
+  /** The element that a card belongs into. */
   #place(card) {
     const parent = this.#cards.get(card.constructor.parentId?.(card.element.dataset.entityId));
-    const place = (parent ?? this.#inference)?.cards ?? this.#root;
+    return (parent ?? this.#inference)?.cards ?? this.#root;
+  }
+
+  /** From an inference on, what follows sits in it. */
+  #enter(card) {
     if (card instanceof InferenceCard) this.#inference = card;
-    return place;
   }
 
   /** Puts the card after those that `filled` counts in its place, and counts it. */
