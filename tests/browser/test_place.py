@@ -101,6 +101,32 @@ async def test_a_reload_and_going_back_lead_to_where_one_was(server: LiveServer,
     await expect(chat.answers.get_by_text("word600")).to_be_in_viewport()
 
 
+EVERY_FRAME = """
+window.__tops = [];
+requestAnimationFrame(function frame() {
+  const lines = [...document.querySelectorAll("[data-timeline] p")];
+  const line = lines.find((line) => line.textContent.includes("WORD"));
+  window.__tops.push(line ? Math.round(line.getBoundingClientRect().top) : null);
+  if (window.__tops.length < 30) requestAnimationFrame(frame);
+});
+"""
+
+
+@pytest.mark.parametrize("up", [0, 700])
+async def test_from_the_first_frame_on_nothing_jumps(server: LiveServer, visit: OpenChat, up: int):
+    chat = await long_conversation(server, visit)
+    if up:
+        await scroll_up(chat.page, up)
+    word = "word480" if up else "word600"
+    before = await top_of(chat, word)
+    await chat.page.add_init_script(EVERY_FRAME.replace("WORD", word))
+    await chat.page.reload()
+    await chat.live()
+    while len(tops := await chat.page.evaluate("window.__tops")) < 30:
+        await chat.page.evaluate("new Promise(requestAnimationFrame)")
+    assert {top for top in tops if abs(top - before) > 1} == set()
+
+
 async def test_a_page_that_was_left_at_its_end_stays_there(server: LiveServer, visit: OpenChat):
     chat = await long_conversation(server, visit)
     await scroll_up(chat.page, 700)
