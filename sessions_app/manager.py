@@ -17,6 +17,8 @@ from .history import retold
 from .idempotency import IdempotencyKeys, request_hash
 from .inference.engine import Closing
 from .inference.errors import (
+    BadOverride,
+    ConfigurationError,
     ConversationNotFound,
     Draining,
     NoActiveInference,
@@ -29,7 +31,7 @@ from .inference.events import EventSink
 from .inference.steps import Edits, PersonDecision, Resolution
 from .inference.tools import ToolRegistry
 from .observing import EventObserver, ObservedSink
-from .profiles import Profiles, overridden
+from .profiles import Profile, Profiles, overridden
 from .queue import Prompt
 from .session import EngineBuilder, Session
 from .stages import failures
@@ -108,7 +110,8 @@ class SessionManager:
 
     Belongs to one event loop. What a verb decides it decides in one step, with no await inside.
     The secrets that `tools` declare are masked in what `transcript()` hands out, and in what the
-    persister is given.
+    persister is given. `check` raises ConfigurationError for a profile with overrides that could
+    not be built: such a prompt is refused, before it may wait.
     """
 
     def __init__(
@@ -116,6 +119,7 @@ class SessionManager:
         *,
         profiles: Profiles,
         builder: EngineBuilder,
+        check: Callable[[Profile], None] = lambda profile: None,
         streams: SessionStreams,
         tools: ToolRegistry | None = None,
         limits: ManagerLimits | None = None,
@@ -126,6 +130,7 @@ class SessionManager:
     ) -> None:
         self._profiles = profiles
         self._builder = builder
+        self._check = check
         self._streams = streams
         self._tools = tools or ToolRegistry()
         self._limits = limits or ManagerLimits()
@@ -213,6 +218,10 @@ class SessionManager:
         runtime, step_mode = None, None
         if request.overrides:
             runtime, step_mode = overridden(base, request.overrides)
+            try:
+                self._check(runtime)
+            except ConfigurationError as error:
+                raise BadOverride(f"overrides: {error}") from None
         created = session is None
         if session is None:
             session = self._create(

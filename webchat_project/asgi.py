@@ -68,6 +68,7 @@ def build_hub(*, engine: Engine | None = None, tools: Iterable[Tool] = ()) -> Hu
     manager = SessionManager(
         profiles=profiles,
         builder=builder,
+        check=builder.check,
         streams=streams,
         tools=builder.tools,
         limits=sessions.limits(),
