@@ -43,6 +43,12 @@ class Chat:
         await self.prompt.press("Enter")
         await self.page.wait_for_url(CONVERSATION)
 
+    async def queue(self, prompt: str) -> None:
+        """Sends one more prompt of this conversation, while it answers or not."""
+        await self.prompt.fill(prompt)
+        await self.prompt.press("Enter")
+        await expect(self.prompt).to_have_value("")
+
     async def live(self) -> None:
         await expect(self.connection).to_have_attribute("data-state", "live")
 
