@@ -409,9 +409,14 @@ class _Run:
 
     def end_call(self, turn: Turn) -> None:
         self.turn = turn
-        self._text.clear()
-        if self._in_call:
-            self.publish(events.ModelCallFinished())
+        try:
+            if self._in_call:
+                # By the middlewares, as the engine's own would come: they may hold text back.
+                events.publish(events.ModelCallFinished())
+            if self._in_call:
+                self.publish(events.ModelCallFinished())
+        finally:
+            self._text.clear()
 
     def finish(self, end: _End, model: str) -> Turn:
         """Publishes the terminal event and returns the turn as the history keeps it."""

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sessions_app.inference.engine import Infer
 from sessions_app.inference.errors import InferenceFailed, StreamStalled
 from sessions_app.inference.events import (
     AppEvent,
@@ -112,6 +113,31 @@ async def test_a_tag_that_is_never_closed_is_shown_before_the_calls_end():
     turn, sink = await answered(TextDelta('a<chart>{"x"'), ModelCallFinished())
     assert said(turn) == 'a<chart>{"x"'
     assert sink.events == [TextDelta("a"), TextDelta('<chart>{"x"'), ModelCallFinished()]
+
+
+async def test_what_is_held_back_is_shown_also_where_the_engine_says_no_end():
+    sink = RecordingSink()
+    runner = InferenceRunner(
+        ScriptedEngine('a<chart>{"x"'), middlewares=[structured_output(["chart"])]
+    )
+    final = await runner.run(TURN, sink=sink, cancellation=Cancellation())
+    assert said(final) == sink.text == 'a<chart>{"x"'
+    assert sum(isinstance(event, ModelCallFinished) for event in sink.events) == 1
+
+
+async def test_a_call_ends_though_a_middleware_keeps_its_end_to_itself():
+    def deaf(infer: Infer) -> Infer:
+        async def to_nobody(turn: Turn) -> Turn:
+            with publishing_to(RecordingSink()):
+                return await infer(turn)
+
+        return to_nobody
+
+    sink = RecordingSink()
+    runner = InferenceRunner(ScriptedEngine("hidden"), middlewares=[deaf])
+    await runner.run(TURN, sink=sink, cancellation=Cancellation())
+    assert sum(isinstance(event, ModelCallFinished) for event in sink.events) == 1
+    assert sink.text == ""
 
 
 async def test_an_answer_that_was_only_a_block_leaves_no_empty_text():
