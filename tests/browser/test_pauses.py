@@ -131,7 +131,7 @@ async def test_a_snapshot_takes_nothing_away_that_a_person_has_written_or_opened
 async def test_step_mode_stops_before_and_after_the_tools_in_every_tab(
     server: LiveServer, visit: OpenChat
 ):
-    chat = await agent(server, visit, "what is this")
+    chat = await agent(server, visit, "hello")
     await chat.ended()
     second = await visit(chat.page.url, like=chat)
     await second.live()

@@ -26,15 +26,15 @@ def said(chat: Chat) -> Locator:
 async def test_a_waiting_prompt_is_run_now_in_every_tab(server: LiveServer, visit: OpenChat):
     chat = await visit(server.url)
     await chat.say("hang")
-    for count, prompt in enumerate(("what is this", "hello"), start=1):
+    for count, prompt in enumerate(("hello", "good morning"), start=1):
         await chat.say(prompt)
         await expect(waiting(chat)).to_have_count(count)
     second = await visit(chat.page.url, like=chat)
-    await waiting(second).last.get_by_role("button", name="Run now: hello").click()
+    await waiting(second).last.get_by_role("button", name="Run now: good morning").click()
     for tab in (chat, second):
         await tab.ended(count=3)
         await expect(tab.inferences.first).to_have_attribute("data-status", "cancelled")
-        await expect(said(tab)).to_have_text(["hang", "hello", "what is this"])
+        await expect(said(tab)).to_have_text(["hang", "good morning", "hello"])
         await expect(tab.page.locator("[data-queue]")).to_be_hidden()
     assert await chat.cards() == await second.cards()
 
@@ -90,20 +90,20 @@ async def test_what_failed_or_was_stopped_is_tried_again_once(
 
 async def test_a_double_click_sends_once(server: LiveServer, visit: OpenChat):
     chat = await visit(server.url)
-    await chat.prompt.fill("what is this")
-    await chat.send_button.dblclick()
-    await chat.ended()
     await chat.prompt.fill("hello")
     await chat.send_button.dblclick()
+    await chat.ended()
+    await chat.prompt.fill("good morning")
+    await chat.send_button.dblclick()
     await chat.ended(count=2)
-    await expect(said(chat)).to_have_text(["what is this", "hello"])
+    await expect(said(chat)).to_have_text(["hello", "good morning"])
 
 
 async def test_a_lost_answer_is_tried_again_under_its_key_after_a_reload(
     server: LiveServer, visit: OpenChat
 ):
     chat = await visit(server.url)
-    await chat.say("what is this")
+    await chat.say("hello")
     await chat.ended()
     keys: list[str] = []
 
@@ -112,10 +112,10 @@ async def test_a_lost_answer_is_tried_again_under_its_key_after_a_reload(
         await (route.abort() if len(keys) == 1 else route.continue_())
 
     await chat.page.route("**/chat/default", first_is_lost)
-    await chat.say("hello")
+    await chat.say("good morning")
     await expect(chat.error).to_contain_text("cannot be reached")
     await chat.page.reload()
-    await expect(chat.prompt).to_have_value("hello")
+    await expect(chat.prompt).to_have_value("good morning")
     await chat.prompt.press("Enter")
     await chat.ended(count=2)
     assert keys[0] == keys[1]
@@ -125,7 +125,7 @@ async def test_a_prompt_that_arrived_although_its_answer_got_lost_is_no_draft_an
     server: LiveServer, visit: OpenChat
 ):
     chat = await visit(server.url)
-    await chat.say("what is this")
+    await chat.say("hello")
     await chat.ended()
     await chat.live()
 
@@ -134,20 +134,20 @@ async def test_a_prompt_that_arrived_although_its_answer_got_lost_is_no_draft_an
         await route.abort()
 
     await chat.page.route("**/chat/default", answer_is_lost)
-    await chat.say("hello")
+    await chat.say("good morning")
     await chat.ended(count=2)
     await expect(chat.prompt).to_have_value("")
     await chat.page.unroute("**/chat/default")
     await chat.page.reload()
     await expect(chat.prompt).to_have_value("")
-    await expect(said(chat)).to_have_text(["what is this", "hello"])
+    await expect(said(chat)).to_have_text(["hello", "good morning"])
 
 
 async def test_the_profile_changes_in_mid_conversation_and_in_every_tab(
     server: LiveServer, visit: OpenChat
 ):
     chat = await visit(server.url)
-    await chat.say("what is this")
+    await chat.say("hello")
     await chat.ended()
     second = await visit(chat.page.url, like=chat)
     await second.live()
@@ -168,11 +168,11 @@ async def test_the_profile_changes_in_mid_conversation_and_in_every_tab(
 
 async def test_the_conversation_is_exported_in_two_forms(server: LiveServer, visit: OpenChat):
     chat = await visit(server.url)
-    await chat.say("what is this")
+    await chat.say("hello")
     await chat.ended()
     for name, form in (("Markdown", ".md"), ("JSON", ".json")):
         await chat.page.get_by_role("button", name="Export").click()
         async with chat.page.expect_download() as download:
             await chat.page.get_by_role("link", name=name).click()
-        assert (await download.value).suggested_filename == f"what-is-this{form}"
+        assert (await download.value).suggested_filename == f"hello{form}"
         await chat.page.keyboard.press("Escape")
