@@ -272,7 +272,9 @@ def test_tools_that_are_missing_say_why_and_keep_their_secrets():
     assert registry.unknown("clac").startswith("unknown tool 'clac'; expected one of: calc.")
     assert registry.shown("x_read", {"path": "a", "token": "b"}) == {"path": "a", "token": MASK}
     assert registry.shown("x_read", '{"token": ') == MASK
-    assert registry.shown("y_read", {"token": "b"}) == {"token": "b"}
+    # A name that nobody has may stand for any tool.
+    made_up = registry.shown("y_read", {"path": "a", "token": "b"})
+    assert made_up == {"path": "a", "token": MASK}
 
 
 def test_all_tools_may_be_made_to_ask():
