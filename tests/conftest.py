@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Iterator, Mapping
 from pathlib import Path
 
 import async_solipsism
+import hypothesis
 import pytest
 import pytest_asyncio
 
@@ -20,6 +21,10 @@ OPERATED = {
     "LOG_FORMAT": "json",
 }
 """What the servers of the whole run are started with."""
+
+# How long an example takes says more of the machine than of us; pytest-timeout bounds a test.
+hypothesis.settings.register_profile("webchat", deadline=None)
+hypothesis.settings.load_profile("webchat")
 
 
 def pytest_asyncio_loop_factories(

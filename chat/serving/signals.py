@@ -34,13 +34,20 @@ class Shutdown:
         if self._leaving is None:
             logger.info("%s: this process takes no more work and goes", number.name)
             timeout = self._timeout if number == signal.SIGTERM else 0.0
-            self._leaving = asyncio.create_task(drain(self._hub, timeout), name="drain")
+            self._leaving = asyncio.create_task(self._leave(timeout), name="drain")
             self._leaving.add_done_callback(self._drained)
         else:
             logger.info("%s once more: what runs is ended now", number.name)
             for each in (signal.SIGTERM, signal.SIGINT):
                 self._loop.remove_signal_handler(each)
             self._leaving.cancel()
+
+    async def _leave(self, timeout: float) -> None:
+        try:
+            await drain(self._hub, timeout)
+        except asyncio.CancelledError:
+            # Ours, by a second signal. Before the server stops: it would cut its sockets off.
+            await self._hub.aclose()
 
     def _drained(self, leaving: asyncio.Task[None]) -> None:
         if not leaving.cancelled() and (error := leaving.exception()) is not None:
