@@ -1,4 +1,4 @@
-"""The numbers of the transport for Prometheus. docs/operating.md says what each means."""
+"""The numbers of the transport for Prometheus. docs/telemetry.md says what each means."""
 
 from __future__ import annotations
 

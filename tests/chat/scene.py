@@ -17,7 +17,8 @@ import pytest
 
 from chat import streams
 from chat.follower import Pace, StreamFollower
-from chat.log import NowMs, Numbered, Window
+from chat.frames import Cursor
+from chat.log import Entry, Gap, MemoryFrameLog, NowMs, Numbered, Window
 from chat.pool import CLOSE_SLOW, Connection, Flow
 from chat.streams import Streams
 from sessions_app.inference.events import Event
@@ -44,6 +45,13 @@ class RememberingLog(FarLog):
         await self._travel()
         self.texts.extend(entry.text for _, entry in batch)
         await super().append(batch)
+
+
+class AtHandLog(RememberingLog):
+    """Answers the follower at once, also while an earlier question of its is still on its way."""
+
+    def read_now(self, after: Cursor, *, limit: int) -> Sequence[Entry] | Gap | None:  # type: ignore[override]
+        return MemoryFrameLog.read_now(self, after, limit=limit)
 
 
 class FarTab(Tab):
@@ -87,7 +95,9 @@ class Scene:
         flow: Flow = FLOW,
         ring: str = "",
         lost: Collection[int] | None = frozenset(),
+        log: type[RememberingLog] = RememberingLog,
     ) -> None:
+        self.log_type = log
         self._told = iter(told)
         self._writer, self._visitors = writer, visitors
         self._window, self._flow = window, flow
@@ -104,7 +114,7 @@ class Scene:
             window=self._window, pace=PACE, now_ms=lambda: round(clock.time() * 1000)
         )
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(streams, "MemoryFrameLog", RememberingLog)
+            patch.setattr(streams, "MemoryFrameLog", self.log_type)
             self.log = cast("RememberingLog", self.streams.log("conv"))
         at_every_step(self._check_outboxes)
         truth = Truth()

@@ -19,7 +19,7 @@ from chat.log import Entry, Gap
 from chat.pool import Connection, Flow
 from chat.pump import _Socket
 from sessions_app.inference.events import Event, Log
-from tests.chat.scene import Scene, Step
+from tests.chat.scene import AtHandLog, RememberingLog, Scene, Step
 from tests.chat.wire import conversations, inference
 from tests.schedule import Broken, every_hold, every_order, in_order, some_orders
 
@@ -84,6 +84,23 @@ def test_the_same_when_anyone_is_held_back_anywhere(scene: Callable[[], Scene]):
 @pytest.mark.parametrize("scene", SMALL)
 def test_the_same_in_orders_thrown_by_a_dice(scene: Callable[[], Scene]):
     some_orders(scene, number=60)
+
+
+def at_hand(scene: Callable[[], Scene]) -> Callable[[], Scene]:
+    """The scene over a log that answers the follower at once, as that of one process does."""
+
+    def made() -> Scene:
+        nearer = scene()
+        nearer.log_type = AtHandLog
+        return nearer
+
+    return made
+
+
+@pytest.mark.parametrize("scene", SMALL)
+def test_the_same_where_what_is_new_is_at_hand(scene: Callable[[], Scene]):
+    assert every_hold(at_hand(scene), calls=8) > 20
+    some_orders(at_hand(scene), number=60)
 
 
 # The same scenes without what guards the law
@@ -203,11 +220,21 @@ orders = st.binary(max_size=600)
 
 
 @settings(max_examples=120, deadline=None)
-@given(conversations, writing, st.lists(visiting, min_size=1, max_size=3), orders)
+@given(
+    conversations,
+    writing,
+    st.lists(visiting, min_size=1, max_size=3),
+    orders,
+    st.sampled_from([RememberingLog, AtHandLog]),
+)
 def test_whoever_comes_goes_resumes_or_lags_whenever_sees_a_prefix_once_in_order(
-    told: list[Event], writer: list[Step], visitors: list[list[Step]], order: bytes
+    told: list[Event],
+    writer: list[Step],
+    visitors: list[list[Step]],
+    order: bytes,
+    log: type[RememberingLog],
 ):
-    in_order(Scene(told, writer, visitors), order)
+    in_order(Scene(told, writer, visitors, log=log), order)
 
 
 # A bell that nobody hears
