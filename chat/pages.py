@@ -116,7 +116,8 @@ async def sign_in(request: HttpRequest) -> HttpResponseBase:
 
 async def _submit(request: HttpRequest, conv_id: str | None) -> str | None:
     """The conversation's page; None when the prompt was refused, the reason left as a message."""
-    prompt = request.POST.get("prompt", "")
+    # HTML has a form write every line's end as CR LF; who typed it meant LF.
+    prompt = request.POST.get("prompt", "").replace("\r\n", "\n")
     try:
         answer, _ = await submit_prompt(
             request,

@@ -11,6 +11,7 @@ from time import time
 
 from django import template
 from django.template.loader import render_to_string
+from django.utils.html import escape
 from django.utils.safestring import SafeString
 
 from ..cards import Card
@@ -45,6 +46,16 @@ def app_card(card: Card) -> SafeString:
 def markdown(source: str) -> SafeString:
     """A finished answer as HTML."""
     return render(source)
+
+
+@register.filter
+def source(text: str) -> SafeString:
+    """Text that a browser's parser gives back character for character, so that it can grow on.
+
+    A bare carriage return would come out as a line feed and a NUL not at all; Markdown reads a NUL
+    as U+FFFD, so that is written instead.
+    """
+    return SafeString(escape(text).replace("\r", "&#13;").replace("\0", "\ufffd"))
 
 
 @register.filter

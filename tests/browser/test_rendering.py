@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from django.template.loader import render_to_string
 from playwright.async_api import Page, expect
 
 from chat.markdown import render
@@ -32,6 +33,15 @@ async def test_server_and_script_show_the_same_elements(server: LiveServer, visi
         if by_server != by_script:
             different.append(f"{source!r}\nSERVER\n{by_server}\nSCRIPT\n{by_script}")
     assert not different, "\n\n".join(different)
+
+
+async def test_text_that_is_adopted_in_mid_answer_is_the_text_that_was_sent(visit: OpenChat):
+    bare = await visit("about:blank")
+    for source in [*HONEST, *HOSTILE, "", "\n", "\n\na", "a\r\n\r\nb\rc\0d &amp; &#13;"]:
+        card = {"props": {"streaming": True, "content": source}}
+        await bare.page.set_content(render_to_string("chat/cards/text.html", {"card": card}))
+        adopted = await bare.page.locator("[data-source]").evaluate("(slot) => slot.textContent")
+        assert adopted == source.replace("\0", "\ufffd")
 
 
 async def test_text_that_grows_ends_as_text_that_came_at_once(server: LiveServer, visit: OpenChat):

@@ -257,6 +257,13 @@ async def test_the_conversation_is_handed_out_as_a_file(anna: Visitor, bert: Vis
     assert (await bert.http.get(f"{path}export.md")).status_code == 404
 
 
+async def test_a_form_s_line_ends_are_those_that_were_typed(anna: Visitor):
+    answer = await post(anna, "/", prompt="one\r\n\r\ntwo\rthree")
+    conv_id = answer.headers["location"].split("/")[2]
+    [asked, *_] = (await anna.get("/api/timeline", conv_id=conv_id))["entities"]
+    assert asked["props"]["content"] == "one\n\ntwo\rthree"
+
+
 async def test_the_chosen_profile_goes_with_the_form(anna: Visitor):
     answer = await post(anna, "/", prompt="what is this", profile="agent")
     conv_id = answer.headers["location"].split("/")[2]

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from chat.frames import Cursor
-from chat.log import Gap
+from chat.log import Gap, Window
 from chat.streams import Streams
 from sessions_app.builder import ProfileEngineBuilder
 from sessions_app.inference.executor import DefaultToolExecutor
@@ -86,7 +87,7 @@ class Bench:
         )
         names = tuple(each.name for each in tools)
         self.now_ms: Callable[[], int] = lambda: 1_000_000 + round(clock.time() * 1000)
-        self.streams = Streams(now_ms=self.now_ms)
+        self.streams = Streams(window=Window(seconds=math.inf), now_ms=self.now_ms)
         self.manager = SessionManager(
             profiles=Profiles(profiles or [Profile(slug="chat", tools=names)]),
             builder=self.builder,
