@@ -69,6 +69,7 @@ class Translator:
         self._call: _ModelCall | None = None
         self._segment: _Segment | None = None
         self._tools: dict[str, int] = {}  # requested and not finished, with their time
+        self._began: set[str] = set()  # of these the ones that run
         self._pauses: list[str] = []
         self._owners: dict[str, str | None] = {}  # of each id its app's kind, None for our own
         self._app_props: dict[str, bytes] = {}  # by id, as JSON, for kinds with a fold of their own
@@ -128,6 +129,7 @@ class Translator:
                     frames.ToolStart(id=event.call_id, data=start, **cause.ids),
                 ]
             case events.ToolCallStarted():
+                self._began.add(event.call_id)
                 patch = frames.ToolPatch(exec=True, input=_json(dict(event.input)))
                 return self._tool_delta(event.call_id, patch, cause)
             case events.ToolProgress():
@@ -292,13 +294,15 @@ class Translator:
         for pause_id in tuple(self._pauses):
             closing += self._pause_end(pause_id, "cancelled", "system", cause)
         for call_id, requested_ms in tuple(self._tools.items()):
-            unknown = events.ToolCallFinished(
+            began = call_id in self._began
+            cut = events.ToolCallFinished(
                 call_id=call_id,
-                result=OUTCOME_UNKNOWN,
+                result=OUTCOME_UNKNOWN if began else events.NEVER_BEGAN,
                 status="cancelled",
-                duration_ms=self._now() - requested_ms,
+                duration_ms=self._now() - requested_ms if began else 0,
             )
-            closing += self._tool_end(unknown, cause)
+            closing += self._tool_end(cut, cause)
+        self._began.clear()
         return closing
 
     def _tool_delta(

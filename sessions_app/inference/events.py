@@ -117,6 +117,10 @@ class ToolProgress:
     note: str = ""
 
 
+NEVER_BEGAN = "Cancelled before it began: it did not run."
+"""The result of a call whose inference ended before its ToolCallStarted."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ToolCallFinished:
     """The one end of a call. `custom_kind` names an app's own way to show the result."""

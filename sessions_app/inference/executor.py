@@ -27,7 +27,7 @@ from referencing import Registry
 
 from .abandoned import ABANDONED
 from .errors import InferenceFailed, ToolDenied, ToolError
-from .events import ToolCallFinished, ToolCallStarted, ToolProgress, publish
+from .events import NEVER_BEGAN, ToolCallFinished, ToolCallStarted, ToolProgress, publish
 from .threads import DaemonThreads
 from .tool_text import as_text, bounded, without_secrets
 from .tools import MASK, Arguments, Tool, ToolContext, ToolRegistry
@@ -244,14 +244,14 @@ class DefaultToolExecutor:
         aborted: list[str] = []
 
         async def one(call: PreparedCall) -> None:
-            result = _end(call.call, "cancelled", CANCELLED)
             try:
                 async with places:
                     run.ensure_running()
-                    batch.begin(call)
+                    batch.take(call)
                     result = await self._result(call, run, batch)
+                    batch.close(call, result)
             finally:
-                batch.close(call, result)
+                batch.cancel(call)
             if call.tool.on_error == "abort" and result.status in ("error", "timeout"):
                 aborted.append(call.tool.name)
                 for task in tasks:
@@ -264,7 +264,7 @@ class DefaultToolExecutor:
         finally:
             # A second cancellation waits for nobody: what is still open ends here.
             for call in calls:
-                batch.close(call, _end(call.call, "cancelled", CANCELLED))
+                batch.cancel(call)
         in_order = [batch.results[call.call.call_id] for call in calls]
         if aborted:
             raise ToolAborted(
@@ -289,7 +289,7 @@ class DefaultToolExecutor:
         run.ensure_running()
         if call.agreed not in (None, call.digest):
             return _end(call.call, "denied", "Its arguments changed after it was agreed to.")
-        publish(ToolCallStarted(call_id=call.call.call_id, input=call.shown))
+        batch.begin(call)
         attempts = call.tool.attempts if call.tool.on_error == "retry" else 1
         result = await self._attempt(call, run, context)
         for attempt in range(1, attempts):
@@ -417,13 +417,25 @@ class _Batch:
 
     def __init__(self) -> None:
         self.results: dict[str, ToolResult] = {}
-        self._began: dict[str, float] = {}
+        self._taken: dict[str, float] = {}
+        self._began: set[str] = set()
 
     def is_open(self, call: PreparedCall) -> bool:
         return call.call.call_id not in self.results
 
+    def take(self, call: PreparedCall) -> None:
+        """It has a place; from now on its time is counted."""
+        self._taken[call.call.call_id] = time.monotonic()
+
     def begin(self, call: PreparedCall) -> None:
-        self._began[call.call.call_id] = time.monotonic()
+        """From now on nobody can say that it did nothing."""
+        self._began.add(call.call.call_id)
+        publish(ToolCallStarted(call_id=call.call.call_id, input=call.shown))
+
+    def cancel(self, call: PreparedCall) -> None:
+        """Closes it, if nothing has, as a call that its inference took along."""
+        text = CANCELLED if call.call.call_id in self._began else NEVER_BEGAN
+        self.close(call, _end(call.call, "cancelled", text))
 
     def close(self, call: PreparedCall, result: ToolResult) -> None:
         """The first end of a call counts."""
@@ -438,7 +450,7 @@ class _Batch:
                 result=result.text,
                 status=result.status,
                 custom_kind=result.custom_kind,
-                duration_ms=round((now - self._began.get(call_id, now)) * 1000),
+                duration_ms=round((now - self._taken.get(call_id, now)) * 1000),
             )
         )
 

@@ -351,6 +351,7 @@ class _Run:
         self._since = self._loop.time()
         self._worked = 0.0
         self._text: list[str] = []
+        self._began: set[str] = set()
         self._results: dict[str, events.ToolCallFinished] = {}
         self._in_call = False
         self._stop_reason: StopReason = "stop"
@@ -387,6 +388,8 @@ class _Run:
         self._sink.publish(event, self._origin)
         if isinstance(event, events.TextDelta):
             self._text.append(event.text)
+        elif isinstance(event, events.ToolCallStarted):
+            self._began.add(event.call_id)
         elif isinstance(event, events.ToolCallFinished):
             self._results[event.call_id] = event
         elif isinstance(event, events.PauseOpened | events.PauseClosed):
@@ -462,10 +465,11 @@ class _Run:
         for block in turn.blocks:
             if isinstance(block, ToolCall) and block.call_id not in answered:
                 ended = self._results.get(block.call_id)
+                cut = CANCELLED if block.call_id in self._began else events.NEVER_BEGAN
                 uses.append(
                     ToolUse(
                         call_id=block.call_id,
-                        text=CANCELLED if ended is None else ended.result,
+                        text=cut if ended is None else ended.result,
                         status="cancelled" if ended is None else ended.status,
                     )
                 )

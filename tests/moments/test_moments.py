@@ -25,6 +25,7 @@ from sessions_app.inference.errors import (
     ToolError,
 )
 from sessions_app.inference.events import (
+    NEVER_BEGAN,
     InferenceFinished,
     ModelCallFinished,
     TextDelta,
@@ -162,9 +163,12 @@ async def test_cancel_in_a_tool():
     blocks = await bench.next_request()
     frames = await bench.lawful()
     assert statuses(frames) == dict.fromkeys("abcd", "cancelled")
-    assert uses(blocks) == [("cancelled", CANCELLED)] * 4
+    never = "the fourth waited for a place, and never began"
+    assert uses(blocks) == [("cancelled", CANCELLED)] * 3 + [("cancelled", NEVER_BEGAN)], never
     assert ends(frames) == ["cancelled", "completed"]
-    assert len(slow.calls) == 3, "the fourth waited for a place, and never began"
+    shown = {frame["id"]: frame["data"]["result"] for frame in of(frames, "tool.result")}
+    assert [shown[id] for id in "abcd"] == [text for _, text in uses(blocks)]
+    assert len(slow.calls) == 3, never
 
 
 async def test_cancel_in_a_tool_that_runs_in_a_thread():

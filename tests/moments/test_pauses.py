@@ -13,6 +13,7 @@ from typing import Any, Literal, TypeAlias
 import pytest
 
 from sessions_app.inference.errors import AlreadyDecided, BadEdits, UnknownPause
+from sessions_app.inference.events import NEVER_BEGAN
 from sessions_app.inference.executor import CANCELLED, DefaultToolExecutor, PreparedCall
 from sessions_app.inference.steps import OpenPause, PersonDecision
 from sessions_app.inference.tools import MASK, Arguments, Tool, ToolContext, tool
@@ -57,7 +58,7 @@ class Row:
         return f"{self.kind}: {self.end}"
 
 
-DONE, CUT = ("success", "2"), ("cancelled", CANCELLED)
+DONE, CUT = ("success", "2"), ("cancelled", NEVER_BEGAN)
 NOBODY = ("denied", "Nobody agreed to this call in time.")
 TABLE = [
     Row(kind="step before", end="continue", ran=[1], result=DONE, decision="continue"),
@@ -159,6 +160,7 @@ async def test_a_pause_ends(row: Row):
     assert ends(frames) == [row.outcome, "completed"]
     assert uses(blocks) == [row.result]
     assert statuses(frames) == {"a": row.result[0]}
+    assert [frame["data"]["result"] for frame in of(frames, "tool.result")] == [row.result[1]]
     [told] = [frame for frame in of(frames, "debugger.pause") if frame["id"] == pause.pause_id]
     data = told["data"]
     assert data["phase"] == ("after_tools" if row.kind == "step after" else "after_inference")
@@ -215,7 +217,7 @@ async def test_a_call_that_was_edited_and_then_stopped_is_in_the_history_as_it_r
         {"number": 2},
         {"number": 60},
     ]
-    assert uses(blocks) == [("success", "waited 2"), CUT]
+    assert uses(blocks) == [("success", "waited 2"), ("cancelled", CANCELLED)]
 
 
 # Approvals
