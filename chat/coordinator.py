@@ -167,7 +167,7 @@ class StreamCoordinator:
             try:
                 if batch:
                     await self._log.append(batch)
-                    self._wake()
+                    self._wake_readers()
                     self._counts.frames += len(batch)
                     self._counts.frame_bytes += sum([entry.size for _, entry in batch])
                 failed = None
@@ -184,6 +184,14 @@ class StreamCoordinator:
                         flush.set_result(None)
                     else:
                         flush.set_exception(failed)
+
+    def _wake_readers(self) -> None:
+        """They look up by themselves too, so a failure here costs a tick and no frame."""
+        try:
+            self._wake()
+        except Exception:
+            logger.exception("the readers of %s could not be told of frames", self._log.conv_id)
+            self._counts.drops["offer_failed"] += 1
 
     def _batch(self, published: Collection[_Published]) -> Sequence[Numbered]:
         seq, at_ms = self._log.head.seq, self._now_ms()

@@ -10,9 +10,11 @@ from .log import GapReason
 from .timeline import SnapshotReason
 
 ResumeResult: TypeAlias = Literal["resumed"] | GapReason
-DropReason: TypeAlias = Literal["outbox_full", "stalled", "unwritable", "log_failed"]
-"""A full outbox gave its batch back to the log; an event was refused because the log does not
-follow, or could not be made a frame; a frame was refused by the log."""
+DropReason: TypeAlias = Literal[
+    "outbox_full", "offer_failed", "stalled", "unwritable", "log_failed"
+]
+"""A full outbox, or a bug as it was offered, gave a batch back to the log; an event was refused
+because the log does not follow, or could not be made a frame; a frame was refused by the log."""
 
 CloseReason: TypeAlias = Literal[
     "client",

@@ -7,6 +7,7 @@ log itself: at the start, and whenever its outbox was full. Being behind costs n
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -15,6 +16,8 @@ from .bell import Bell
 from .counts import StreamCounts
 from .frames import Cursor
 from .log import Entry
+
+logger = logging.getLogger(__name__)
 
 CLOSE_RESTARTING = 1012
 CLOSE_SLOW = 4008
@@ -221,5 +224,12 @@ class ConnectionPool:
     def offer(self, entries: Sequence[Entry]) -> None:
         """Gives a batch to every live connection. Never waits; a full outbox falls behind."""
         for connection in self._connections:
-            if connection.live and not connection.offer(entries):
-                self._counts.drops["outbox_full"] += 1
+            try:
+                if connection.live and not connection.offer(entries):
+                    self._counts.drops["outbox_full"] += 1
+            except Exception:
+                # A bug at one socket must not cost the others the batch; it reads the log.
+                logger.exception("a socket could not be offered frames")
+                self._counts.drops["offer_failed"] += 1
+                connection.live = False
+                connection.wake()

@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chat.coordinator import INBOX_MAX_CHARS, INBOX_MAX_EVENTS, StreamCoordinator
+from chat.counts import StreamCounts
 from chat.frames import Cursor
 from chat.log import Gap, MemoryFrameLog, Numbered
 from sessions_app.inference.errors import StreamStalled
@@ -157,6 +158,23 @@ async def test_readers_are_woken_only_when_the_frames_can_be_read():
         coordinator.publish(event, ORIGIN)
     await coordinator.flush()
     assert heads == [6]
+    await coordinator.aclose()
+
+
+async def test_a_bug_as_readers_are_told_is_no_failure_of_the_log(caplog: pytest.LogCaptureFixture):
+    log, counts = Store(), StreamCounts()
+
+    def trips() -> None:
+        raise RuntimeError("a bug in the offering")
+
+    coordinator = StreamCoordinator(log, wake=trips, counts=counts, now_ms=lambda: 0)
+    for n in (1, 2):
+        coordinator.publish(Log(message=f"line {n}"), ORIGIN)
+        await coordinator.flush()
+
+    assert log.head.seq == counts.frames == 2
+    assert counts.drops == {"offer_failed": 2}
+    assert "a bug in the offering" in caplog.text
     await coordinator.aclose()
 
 

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from chat.counts import StreamCounts
 from chat.frames import Cursor
 from chat.log import Entry
 from chat.pool import CLOSE_RATE, Connection, ConnectionPool, Flow
@@ -184,6 +185,21 @@ def test_one_that_cannot_follow_costs_the_others_nothing():
     pool.offer(entries(1, 2))
     assert (slow.live, fast.live) == (False, True)
     assert taken(fast) == [1, 2]
+
+
+@pytest.mark.parametrize("number", range(4))
+def test_a_bug_at_one_costs_the_others_nothing_and_itself_a_look_at_the_log(number: int):
+    counts = StreamCounts()
+    pool, all_of_them = ConnectionPool(counts), [connection() for _ in range(4)]
+    for one in all_of_them:
+        pool.add(one)
+    broken = all_of_them.pop(number)
+    broken.cursor = None  # never so while it is live
+    pool.offer(entries(1, 2))
+
+    assert [taken(one) for one in all_of_them] == [[1, 2]] * 3
+    assert not broken.live
+    assert counts.drops == {"offer_failed": 1}
 
 
 def test_the_pool_knows_who_is_there():
