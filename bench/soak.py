@@ -13,7 +13,8 @@ import statistics
 import sys
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, fields
 from random import Random
 from uuid import uuid4
@@ -43,6 +44,7 @@ STUCK = 2
 ANSWER = Orders(frames=40, per_second=20).encode()
 ANSWER_SECONDS = 2.0
 PATIENCE = 30.0
+"""Seconds for each step of a visit."""
 SAMPLE_SECONDS = 10.0
 WARM_SHARE = 0.3
 """The part of the time in which the figures may still rise."""
@@ -87,8 +89,8 @@ class Soak:
     async def run(self, seconds: float) -> None:
         """Loads the server for so long, and looks at it meanwhile."""
         end = time.monotonic() + seconds
-        jobs = [self._visits(end) for _ in range(VISITORS)]
-        jobs += [self._stuck_readers(end) for _ in range(STUCK)]
+        jobs = [self._again(end, "visits", self._visit) for _ in range(VISITORS)]
+        jobs += [self._again(end, "stuck readers", self._stuck_reader) for _ in range(STUCK)]
         await asyncio.gather(self._watch(end), *jobs)
 
     async def _watch(self, end: float) -> None:
@@ -125,50 +127,77 @@ class Soak:
         cpu = self._server.cost.cpu
         print(f"minute {minute}: {held}; {cpu:.0f} s of CPU; {done}", flush=True)
 
-    async def _visits(self, end: float) -> None:
+    async def _again(self, end: float, name: str, job: Callable[[], Awaitable[None]]) -> None:
         while time.monotonic() < end:
             try:
-                async with asyncio.timeout(PATIENCE):
-                    await self._visit()
+                await job()
             except (TimeoutError, OSError, RuntimeError, httpx.HTTPError) as error:
                 self.done["failures"] += 1
-                print(f"a visit failed: {error!r}", file=sys.stderr, flush=True)
-            self.done["visits"] += 1
+                print(
+                    f"one of the {name} failed: {type(error).__name__}: {error}",
+                    file=sys.stderr,
+                    flush=True,
+                )
+            self.done[name] += 1
 
     async def _visit(self) -> None:
         """A few answers in a new conversation; some are cancelled, some heard in two parts."""
         conv = str(uuid4())
-        wire = await self._server.open(conv)
+        async with self._step("a new conversation's socket", conv):
+            wire = await self._server.open(conv)
         try:
             for _ in range(self._chance.randint(1, 3)):
                 end = wire.end()
-                epoch, head = await self._server.cursor(conv)  # its end comes after this
-                await self._server.say(conv, ANSWER)
+                async with self._step("the log's head", conv):
+                    epoch, head = await self._server.cursor(conv)  # its end comes after this
+                async with self._step("a prompt to be taken", conv):
+                    await self._server.say(conv, ANSWER)
                 what = self._chance.choice(("answers", "cancels", "resumes"))
                 if what != "answers":
                     await asyncio.sleep(self._chance.uniform(0.1, ANSWER_SECONDS / 2))
                 if what == "cancels":
-                    if not await self._server.cancel(conv):
-                        what = "late cancels"
+                    async with self._step("a cancel to be answered", conv):
+                        if not await self._server.cancel(conv):
+                            what = "late cancels"
                 elif what == "resumes":
                     wire.close()
                     wire = self._server.wire(conv, cursor=f"{epoch}.{head}")
                     end = wire.end()
-                    await wire.open()
-                await end
+                    async with self._step("a socket that comes back to be accepted", conv):
+                        await wire.open()
+                before = wire.frames
+                async with self._step(f"the end of one of the {what}, after frame {before}", conv):
+                    await end
                 self.done[what] += 1
         finally:
             wire.close()
 
-    async def _stuck_readers(self, end: float) -> None:
-        while time.monotonic() < end:
-            conv = str(uuid4())
+    @asynccontextmanager
+    async def _step(self, what: str, conv: str) -> AsyncIterator[None]:
+        """Raises TimeoutError with what was waited for, and what the server says of it."""
+        try:
+            async with asyncio.timeout(PATIENCE):
+                yield
+        except TimeoutError:
+            told = "it does not say"
+            with suppress(TimeoutError, httpx.HTTPError):
+                async with asyncio.timeout(PATIENCE):
+                    told = await self._server.get(f"/api/timeline?conv_id={conv}")
+            raise TimeoutError(
+                f"{PATIENCE:.0f} s for {what}; its timeline: {told[-1000:]}"
+            ) from None
+
+    async def _stuck_reader(self) -> None:
+        conv = str(uuid4())
+        async with self._step("a socket that will not read", conv):
             wire = await self._server.open(conv)
+        try:
             wire.stop_reading()
-            await self._server.say(conv, ANSWER)
+            async with self._step("a prompt of one that does not read to be taken", conv):
+                await self._server.say(conv, ANSWER)
             await asyncio.sleep(2 * ANSWER_SECONDS)
+        finally:
             wire.close()
-            self.done["stuck readers"] += 1
 
 
 async def _run(kind: str, minutes: float) -> int:
@@ -182,7 +211,7 @@ async def _run(kind: str, minutes: float) -> int:
         await soak.run(minutes * 60)
     told = risen(soak.samples)
     if soak.done["failures"]:
-        told.append(f"{soak.done['failures']} of {soak.done['visits']} visits failed")
+        told.append(f"{soak.done['failures']} failed of {soak.done['visits']} visits")
     print("\n".join(told) or f"flat: {name}, {minutes:g} minutes", flush=True)
     return 1 if told else 0
 

@@ -9,14 +9,23 @@ from typing import Any
 
 DRAIN_BYTES = 16 * 1024 * 1024
 DRAIN_SECONDS = 10
+BODY_SECONDS = 30
+"""For a whole body, however it drips: somebody waits for it with what it needs."""
 
 
 class _TooLarge(Exception):
     """The body went over the bound while it was read."""
 
 
+class _TooSlow(Exception):
+    """The body was not whole in time."""
+
+
 class BodyLimit:
-    """Answers 413 in the protocol's form to a body over `max_bytes`, declared or counted."""
+    """Answers 413 in the protocol's form to a body over `max_bytes`, declared or counted.
+
+    And 408 to one that is not whole within `BODY_SECONDS`.
+    """
 
     def __init__(self, application: Any, *, max_bytes: int) -> None:
         self._application = application
@@ -26,38 +35,47 @@ class BodyLimit:
         declared = dict(scope["headers"]).get(b"content-length", b"0")
         if declared.isdigit() and int(declared) > self._max_bytes:
             await _drain(receive)
-            await self._refuse(send)
+            await self._refuse_large(send)
             return
-        read = 0
+        read, whole = 0, False
+        deadline = asyncio.get_running_loop().time() + BODY_SECONDS
 
         async def bounded_receive() -> dict[str, Any]:
-            nonlocal read
-            message: dict[str, Any] = await receive()
+            nonlocal read, whole
+            try:
+                async with asyncio.timeout_at(None if whole else deadline):
+                    message: dict[str, Any] = await receive()
+            except TimeoutError:
+                raise _TooSlow from None
             read += len(message.get("body", b""))
             if read > self._max_bytes:
                 raise _TooLarge
+            whole = not message.get("more_body", False)
             return message
 
         try:
             await self._application(scope, bounded_receive, send)
         except _TooLarge:
             await _drain(receive)
-            await self._refuse(send)
+            await self._refuse_large(send)
+        except _TooSlow:
+            error = f"the body did not come within {BODY_SECONDS} seconds; send it again"
+            await _answer(send, 408, error, "bad_request")
 
-    async def _refuse(self, send: Any) -> None:
-        body = json.dumps(
-            {
-                "error": f"the body is larger than {self._max_bytes} bytes; shorten it",
-                "code": "prompt_too_long",
-            }
-        ).encode()
-        headers = [
-            (b"content-type", b"application/json"),
-            (b"content-length", str(len(body)).encode()),
-            (b"connection", b"close"),
-        ]
-        await send({"type": "http.response.start", "status": 413, "headers": headers})
-        await send({"type": "http.response.body", "body": body})
+    async def _refuse_large(self, send: Any) -> None:
+        error = f"the body is larger than {self._max_bytes} bytes; shorten it"
+        await _answer(send, 413, error, "prompt_too_long")
+
+
+async def _answer(send: Any, status: int, error: str, code: str) -> None:
+    body = json.dumps({"error": error, "code": code}).encode()
+    headers = [
+        (b"content-type", b"application/json"),
+        (b"content-length", str(len(body)).encode()),
+        (b"connection", b"close"),
+    ]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
 
 
 async def _drain(receive: Any) -> None:

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
+from typing import cast
+
 import pytest
 
-from bench.soak import Sample, risen
+from bench.client import Wire
+from bench.servers import Ours
+from bench.soak import Sample, Soak, risen
 
 
 def samples(name: str, *values: float) -> list[Sample]:
@@ -26,3 +32,27 @@ def test_what_rises_while_the_server_gets_warm_or_goes_up_and_down_is_flat(name:
 
 def test_more_sockets_at_the_end_are_no_leak():
     assert risen(samples("sockets", *range(100))) == []
+
+
+class Deaf:
+    """Stands for a server that accepts no socket, and says where a conversation is."""
+
+    async def open(self, conv: str) -> Wire:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    async def get(self, path: str) -> str:
+        return '{"running":true,"version":7}'
+
+
+@pytest.mark.virtual
+async def test_a_time_out_says_what_it_waited_for_and_what_the_server_says_of_it(
+    capsys: pytest.CaptureFixture[str],
+):
+    soak = Soak(cast("Ours", Deaf()))
+    await soak._again(time.monotonic() + 0.001, "visits", soak._visit)
+
+    assert soak.done["failures"] == soak.done["visits"] > 0
+    told = capsys.readouterr().err
+    assert "for a new conversation's socket" in told
+    assert '"version":7' in told

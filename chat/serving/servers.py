@@ -27,9 +27,11 @@ def run_daphne(
     from daphne.server import Server
     from twisted.internet import reactor
 
+    from .daphne_http import DaphneHttp
     from .daphne_socket import DaphneSocket
 
     def begin() -> None:
+        server.http_factory.protocol = DaphneHttp
         server.ws_factory.protocol = DaphneSocket
         started(server.stop)
 
@@ -54,6 +56,7 @@ def run_uvicorn(
     """Serves until stopped. uvicorn pushes back on slow readers; see `listen` for dead ones."""
     import uvicorn
 
+    from .uvicorn_http import UvicornHttp
     from .uvicorn_socket import UvicornSocket
 
     class Server(uvicorn.Server):
@@ -70,6 +73,7 @@ def run_uvicorn(
 
     config = uvicorn.Config(
         application,
+        http=UvicornHttp,
         ws=UvicornSocket,
         ws_max_size=max_message,
         ws_per_message_deflate=False,

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from typing import Any
 
 import pytest
 
-from chat.body import BodyLimit
+from chat.body import BODY_SECONDS, BodyLimit
 
 LIMIT = 100
 
@@ -104,3 +105,48 @@ def assert_error(body: bytes) -> None:
     assert set(told) == {"error", "code"}
     assert told["code"] == "prompt_too_long"
     assert "100 bytes" in told["error"]
+
+
+class Dripping:
+    """A client that sends a byte of its body now and then, and a server's answer to it."""
+
+    def __init__(self, number: int, *, every: float) -> None:
+        self.left, self.every = number, every
+        self.sent: list[dict[str, Any]] = []
+
+    async def receive(self) -> dict[str, Any]:
+        await asyncio.sleep(self.every)
+        self.left -= 1
+        return {"type": "http.request", "body": b"x", "more_body": self.left > 0}
+
+    async def send(self, message: dict[str, Any]) -> None:
+        self.sent.append(message)
+
+    async def ask(self, application: Any) -> int:
+        limit = BodyLimit(application, max_bytes=LIMIT)
+        await limit({"type": "http", "headers": []}, self.receive, self.send)
+        status: int = self.sent[0]["status"]
+        return status
+
+
+@pytest.mark.virtual
+async def test_a_body_that_is_not_whole_in_time_is_answered_however_it_drips():
+    late = Dripping(50, every=1)
+
+    assert await late.ask(Reader()) == 408
+    assert json.loads(late.sent[1]["body"])["code"] == "bad_request"
+    assert (b"connection", b"close") in late.sent[0]["headers"]
+
+
+@pytest.mark.virtual
+async def test_who_is_asked_may_take_its_time_once_the_body_is_whole():
+    class Listening(Reader):
+        """Waits for the client to go, as Django does while a view runs."""
+
+        async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
+            await super().__call__(scope, receive, send)
+            await receive()
+
+    asked = Dripping(1, every=BODY_SECONDS * 0.9)
+    assert await asked.ask(Listening()) == 200
+    assert len(asked.sent) == 2

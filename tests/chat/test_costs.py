@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -164,10 +165,12 @@ async def calls_to_say(**sockets: int) -> int:
 
     async with watched(**sockets) as (streams, readers):
         before = sys.getprofile()
+        gc.disable()  # what other tests left may have finalizers
         sys.setprofile(counted)
         try:
             await say(streams, *PIECES, conversations=["conv"])
         finally:
             sys.setprofile(before)
+            gc.enable()
         assert len(readers[0].texts) == len(PIECES)
     return calls
