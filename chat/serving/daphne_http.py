@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from twisted.internet.protocol import connectionDone
+from twisted.python.failure import Failure
 from twisted.web.http import HTTPChannel
 
 from .fair_share import HEAD_SECONDS
@@ -34,7 +36,7 @@ class DaphneHttp(HTTPChannel):
         self._head_is_whole = False
         super().allContentReceived()
 
-    def connectionLost(self, reason: Any) -> None:  # noqa: N802 - Twisted's name
+    def connectionLost(self, reason: Failure = connectionDone) -> None:  # noqa: N802 - Twisted's name
         self._stop_waiting()
         super().connectionLost(reason)
 

@@ -97,7 +97,7 @@ class Channel:
     def __init__(self) -> None:
         self.clock, self.transport = Clock(), StringTransport()
         self.http = DaphneHttp()
-        self.http.callLater = self.clock.callLater
+        self.http.callLater = self.clock.callLater  # type: ignore[method-assign, assignment]
         self.http.timeOut = 60
         self.http.requestFactory = Asked
         self.http.makeConnection(self.transport)
