@@ -36,6 +36,12 @@ async def act(request: HttpRequest, conv_id: str) -> bool:
     return False
 
 
+def written(request: HttpRequest) -> dict[str, str]:
+    """What the person wrote in the fields of pauses, by the fields' names."""
+    fields = (name for name in request.POST if name.startswith(("edit:", "message:")))
+    return {name: request.POST[name] for name in fields if request.POST[name]}
+
+
 async def _stop(request: HttpRequest, conv_id: str, value: str) -> None:
     with suppress(NoActiveInference):  # it ended by itself: what the person wanted
         async with noted(request, "cancel", conv_id, as_="cancel"):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Mapping
+import json
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from functools import wraps
 from typing import Any, TypeAlias
 from uuid import uuid4
@@ -11,6 +12,7 @@ from uuid import uuid4
 from asgiref.sync import sync_to_async
 from django.contrib import messages
 from django.contrib.auth.views import LoginView, redirect_to_login
+from django.contrib.messages.storage.base import Message
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.http.response import HttpResponseBase
 from django.middleware.csrf import get_token
@@ -20,10 +22,10 @@ from django.utils.http import content_disposition_header
 from django.views.decorators.cache import cache_control
 from django.views.decorators.http import require_http_methods
 
-from sessions_app.access import can
+from sessions_app.access import ACTIONS, can
 from sessions_app.inference.errors import WebchatError
 
-from .actions import act
+from .actions import act, written
 from .apps import hub
 from .cards import arrange, blank_cards
 from .export import EXPORTS
@@ -31,6 +33,7 @@ from .identity import identity_of, permitted, welcome
 from .submission import cookie_profile, submit_prompt
 
 DRAFT_TAG = "draft"
+WRITTEN_TAG = "written"
 
 Page: TypeAlias = Callable[..., Coroutine[Any, Any, HttpResponse]]
 
@@ -77,14 +80,20 @@ async def conversation(request: HttpRequest, conv_id: str) -> HttpResponse:
                 await permitted(request, "send", conv_id)
                 await _submit(request, conv_id)
         except WebchatError as error:
+            # As with a draft: when both do not fit the cookie, the older one is dropped.
+            if fields := written(request):
+                messages.info(request, json.dumps(fields), extra_tags=WRITTEN_TAG)
             messages.error(request, str(error))
         return SeeOther(request.path)
     info = await permitted(request, "transcript", conv_id)
     streams = hub().streams
     snapshot = await streams.snapshot(conv_id)
+    identity = await identity_of(request)
+    may = [action for action in ACTIONS if can(identity, action, info)]
     context = {
         "info": info,
-        "is_guest": not can(await identity_of(request), "send", info),
+        "may": may,
+        "is_guest": "send" not in may,
         "profile": info.profile,
         "snapshot": snapshot,
         "cards": arrange(snapshot.entities, streams.kinds),
@@ -143,9 +152,15 @@ async def _render(request: HttpRequest, template: str, context: Mapping[str, Any
         "conversations": await sessions.owned_by(await welcome(request)),
         "profiles": sessions.profiles(),
         "idempotency_key": uuid4(),
-        "draft": next((str(n) for n in notices if n.extra_tags == DRAFT_TAG), ""),
-        "errors": [str(n) for n in notices if n.extra_tags != DRAFT_TAG],
+        "draft": _left(notices, DRAFT_TAG),
+        "written": json.loads(_left(notices, WRITTEN_TAG) or "{}"),
+        "errors": [str(n) for n in notices if n.extra_tags not in (DRAFT_TAG, WRITTEN_TAG)],
     }
     # In a thread: Markdown of a long conversation takes longer than a socket should wait.
     html = await asyncio.to_thread(render_to_string, template, {**shared, **context}, request)
     return HttpResponse(html)
+
+
+def _left(notices: Iterable[Message], tag: str) -> str:
+    """What a refused form had left under this tag."""
+    return next((str(notice) for notice in notices if notice.extra_tags == tag), "")

@@ -42,6 +42,13 @@ def app_card(card: Card) -> SafeString:
     return SafeString("")
 
 
+@register.simple_tag(takes_context=True)
+def written(context: template.Context, *names: str) -> str:
+    """What a person had written in the field `<name>:<name>…` when their form was refused."""
+    fields: Mapping[str, str] = context.get("written") or {}
+    return fields.get(":".join(names), "")
+
+
 @register.filter
 def markdown(source: str) -> SafeString:
     """A finished answer as HTML."""

@@ -45,6 +45,13 @@ MORPH_ANYTHING = """async () => {
 }"""
 """Makes thousands of pieces of markup into others, and returns what went wrong."""
 
+MAKE_READER = """
+from django.contrib.auth.models import Permission, User
+reader = User.objects.create_user("reader", password="of a reader", is_staff=True)
+reader.user_permissions.set(Permission.objects.filter(codename="transcript_livesession"))
+"""
+"""Somebody who may read every conversation, and nothing else."""
+
 OpenDesk: TypeAlias = Callable[..., Awaitable[Page]]
 
 
@@ -190,6 +197,41 @@ async def test_a_pause_is_decided_and_its_frames_are_followed(desk: OpenDesk, an
     await expect(newest).to_contain_text("PromptTaken → chat.message")
     await newest.locator("summary").click()
     await expect(newest.locator("pre")).to_contain_text('"content": "what is this"')
+
+
+async def test_staff_are_shown_no_button_of_a_conversation_that_they_may_not_use(
+    server: LiveServer, visit: OpenChat
+):
+    server.manage("shell", "-v0", "-c", MAKE_READER)
+    owner = await visit(server.url)
+    await owner.page.get_by_label("Profile").select_option("agent")
+    await owner.say("approve")
+    await owner.queue("this waits")
+    reader = await visit(f"{server.url}/accounts/login/?next=/c/{owner.conv_id}/")
+    await reader.page.get_by_label("Username").fill("reader")
+    await reader.page.get_by_label("Password").fill("of a reader")
+    await reader.page.get_by_label("Password").press("Enter")
+    await reader.live()
+    await expect(reader.page.locator("[data-queue] li")).to_contain_text("this waits")
+    arguments = reader.page.get_by_label("Arguments of demo_send_note")
+    await expect(arguments).to_have_attribute("readonly", "")
+    buttons = await reader.page.get_by_role("main").get_by_role("button").all_inner_texts()
+    assert {words.strip() for words in buttons} <= {"Copy", "Jump to latest"}
+    await expect(reader.page.get_by_label("Profile")).to_be_hidden()
+
+    # Also the cards that come later.
+    await owner.page.get_by_role("button", name="Run now: this waits").click()
+    await owner.ended(count=2)
+    await reader.ended(count=2)
+    await owner.say("approve")
+    await owner.queue("and this")
+    await expect(reader.page.locator("[data-queue] li")).to_contain_text("and this")
+    await expect(arguments).to_have_attribute("readonly", "")
+    buttons = await reader.page.get_by_role("main").get_by_role("button").all_inner_texts()
+    assert {words.strip() for words in buttons} <= {"Copy", "Jump to latest"}
+    await owner.page.get_by_role("button", name="Remove: and this").click()
+    await owner.stop_button.click()
+    await owner.ended("cancelled", count=3)
 
 
 async def test_only_tables_scroll_sideways_on_a_small_screen(

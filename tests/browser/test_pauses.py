@@ -57,6 +57,49 @@ async def test_arguments_are_checked_before_they_are_sent_and_by_the_server(
     await shows_the_same_however_it_came(chat)
 
 
+async def test_what_was_written_at_a_pause_is_there_after_a_reload_and_gone_with_the_pause(
+    server: LiveServer, visit: OpenChat
+):
+    chat = await agent(server, visit, "approve")
+    await arguments(chat).fill('{"text": "Mine."}')
+    await pause(chat).get_by_text("Say something to the model").click()
+    message = pause(chat).get_by_role("textbox", name="What the model is told")
+    await message.fill("Not today.")
+    await chat.page.reload()
+    await expect(arguments(chat)).to_have_value('{"text": "Mine."}')
+    await expect(message).to_have_value("Not today.")
+    await decide(chat, "Continue with changes")
+    await chat.ended()
+    await expect(slot(card(chat, "tool_call"), "preview")).to_have_text('{"text": "Mine."}')
+    kept = await chat.page.evaluate("Object.keys(sessionStorage)")
+    assert not [name for name in kept if name.startswith(("edit:", "message:"))], kept
+
+
+async def test_what_was_refused_without_scripts_is_a_change_for_scripts_too(
+    server: LiveServer, visit: OpenChat
+):
+    chat = await agent(server, visit, "approve")
+    token = chat.page.locator('#act [name="csrfmiddlewaretoken"]')
+    go_on = pause(chat).locator('[data-decision="continue"]')
+    answer = await chat.page.request.post(
+        chat.page.url,
+        form={
+            "csrfmiddlewaretoken": await token.get_attribute("value") or "",
+            "decision": await go_on.get_attribute("value") or "",
+            await arguments(chat).get_attribute("name") or "": '{"text": 6}',
+        },
+        max_redirects=0,
+    )
+    assert answer.status == 303
+    await chat.page.reload()
+    await expect(arguments(chat)).to_have_value('{"text": 6}')
+    await decide(chat, "Continue with changes")
+    await expect(slot(pause(chat), "error")).to_contain_text("6 is not of type 'string'")
+    await decide(chat, "Abort")
+    await chat.ended("cancelled")
+    await expect(pause(chat)).to_contain_text("A note from the demo agent.")
+
+
 async def test_who_skips_may_tell_the_model_why(server: LiveServer, visit: OpenChat):
     chat = await agent(server, visit, "approve")
     await pause(chat).get_by_text("Say something to the model").click()

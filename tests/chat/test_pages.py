@@ -239,6 +239,29 @@ async def test_a_pause_is_decided_by_buttons(anna: Visitor, decision: str, words
     assert "expected one of: continue" in (await anna.http.get(path)).text
 
 
+async def test_what_was_written_at_a_pause_comes_back_once_with_the_refusal(anna: Visitor):
+    answer = await post(anna, "/", prompt="approve", profile="agent")
+    path = answer.headers["location"]
+    while not (values := Page(await anna.http.get(path)).buttons("decision")):
+        pass
+    pause = values[0].split(":")[1]
+    fields = (a.get("name") or "" for _, a in Page(await anna.http.get(path)).elements)
+    edit = next(name for name in fields if name.startswith(f"edit:{pause}:"))
+    written = {edit: '{"text": "half a <thou', f"message:{pause}": "Not today."}
+    await post(anna, path, decision=f"continue:{pause}", **written)
+    refused = await anna.http.get(path)
+    assert "are not JSON" in refused.text
+    assert "half a &lt;thou</textarea>" in refused.text
+    assert "Not today.</textarea>" in refused.text
+    shown = Page(refused).first("data-shown")["data-shown"]
+    assert shown == '{\n  "text": "A note from the demo agent."\n}', "scripts compare with it"
+    page = (await anna.http.get(path)).text
+    assert "half a" not in page
+    assert "A note from the demo agent.&quot;\n}</textarea>" in page
+    await post(anna, path, decision=f"abort:{pause}")
+    await ended(anna, path)
+
+
 async def test_the_conversation_is_handed_out_as_a_file(anna: Visitor, bert: Visitor):
     path = await started(anna, "hello <b>you</b>")
     await ended(anna, path)

@@ -33,6 +33,7 @@ else {
 
 function followConversation() {
   const { convId, cursor, running } = page.dataset;
+  const decides = page.dataset.may.split(" ").includes("decide");
   const announcer = new Announcer(find("announcer"));
   const timeline = new Timeline(find("timeline"), Cursor.parse(cursor));
   const queue = new Queue(find("queue"), { convId, onEmptied: () => composer.focus() });
@@ -81,7 +82,7 @@ function followConversation() {
       conversations.refresh();
     },
     "debugger.pause"({ data }) {
-      announcer.say(`Your decision is needed. ${data.summary}`);
+      announcer.say(`${decides ? "Your" : "A"} decision is needed. ${data.summary}`);
     },
     "debugger.resumed"({ id }) {
       const pause = timeline.card(id);

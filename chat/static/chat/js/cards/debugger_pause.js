@@ -30,7 +30,9 @@ export class DebuggerPauseCard {
   }
 
   adopt() {
-    if (!this.#choice.hidden) this.#countDown();
+    if (this.#choice.hidden) return;
+    this.#takeBack();
+    this.#countDown();
   }
 
   show({ phase, summary, deadlineMs, onTimeout, extra, open, decision, by }) {
@@ -45,8 +47,10 @@ export class DebuggerPauseCard {
       button.value = `${button.dataset.decision}:${id}`;
     }
     this.#choice.hidden = !open;
-    if (open) this.#countDown();
-    else if (decision) this.decided({ decision, by });
+    if (open) {
+      this.#takeBack();
+      this.#countDown();
+    } else if (decision) this.decided({ decision, by });
   }
 
   decided({ decision, by }) {
@@ -58,9 +62,10 @@ export class DebuggerPauseCard {
     }
     slot(outcome, "by").textContent = by;
     outcome.hidden = false;
+    for (const field of this.#fields) sessionStorage.removeItem(field.name);
     for (const text of this.#arguments) {
       const name = slot(text.parentElement, "name").textContent;
-      text.parentElement.replaceWith(step(name, text.defaultValue));
+      text.parentElement.replaceWith(step(name, shown(text)));
     }
     this.#choice.hidden = true;
     this.#label();
@@ -82,6 +87,18 @@ export class DebuggerPauseCard {
     return [...this.element.querySelectorAll('[data-slot="arguments"]')];
   }
 
+  get #fields() {
+    return [...this.#arguments, slot(this.#choice, "message")];
+  }
+
+  /** What the person had written here before this tab was reloaded. */
+  #takeBack() {
+    for (const field of this.#fields) field.value = sessionStorage.getItem(field.name) ?? field.value;
+    const message = slot(this.#choice, "message");
+    if (message.value) message.closest("details").open = true;
+    this.#label();
+  }
+
   #call({ id, name, input }) {
     const element = clone("pause-call");
     slot(element, "name").textContent = name;
@@ -93,6 +110,7 @@ export class DebuggerPauseCard {
   }
 
   #edited(text) {
+    sessionStorage.setItem(text.name, text.value);
     if (text.dataset.slot !== "arguments") return;
     problem(text, "");
     this.#label();
@@ -173,7 +191,12 @@ function step(name, text) {
 }
 
 function isChanged(text) {
-  return text.value !== text.defaultValue;
+  return text.value !== shown(text);
+}
+
+/** The arguments as they were shown first; the server keeps them where it gives back what was refused. */
+function shown(text) {
+  return text.dataset.shown ?? text.defaultValue;
 }
 
 /** The arguments in the field; what is wrong with them is said beside it. */
