@@ -270,7 +270,12 @@ class LiveSessionAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # there are
         if _is_part(request):
             template = f"admin/sessions_app/livesession/{name}_live.html"
         else:
-            shared = {**self.admin_site.each_context(request), **shared}
+            # Without the sidebar: the list has more columns than a model's.
+            shared = {
+                **self.admin_site.each_context(request),
+                "is_nav_sidebar_enabled": False,
+                **shared,
+            }
         # An engine's text may hold half of a surrogate pair.
         html = well_formed(render_to_string(template, shared, request))
         return HttpResponse(html, status=status)

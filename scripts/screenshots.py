@@ -239,7 +239,6 @@ async def narrow(studio: Studio) -> AsyncIterator[Page]:
 @scene
 async def sessions(studio: Studio) -> AsyncIterator[Page]:
     async with _many_states(studio), studio.tab(LIST, user="operator", width=1440) as chat:
-        await chat.page.get_by_role("button", name="Toggle navigation").click()
         for conv_id, state in (("order-0482", "Paused"), ("greeting", "Idle")):
             row = chat.page.locator(f'[data-key="{conv_id}"]')
             await expect(row).to_contain_text(state)

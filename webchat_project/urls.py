@@ -6,6 +6,9 @@ from django.urls import include, path
 
 from chat.pages import sign_in
 
+admin.site.site_header = admin.site.site_title = "Webchat"
+admin.site.index_title = "Administration"
+
 urlpatterns = [
     path("accounts/login/", sign_in, name="login"),
     path("accounts/logout/", LogoutView.as_view(), name="logout"),

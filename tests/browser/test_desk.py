@@ -234,6 +234,56 @@ async def test_staff_are_shown_no_button_of_a_conversation_that_they_may_not_use
     await owner.ended("cancelled", count=3)
 
 
+async def test_the_list_rests_while_nobody_sees_it(desk: OpenDesk, anna: Visitor):
+    page = await desk(LIST)
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.headers.get("x-live-part", "")))
+    await page.clock.install()
+    await page.reload()
+    await expect(page.locator("[data-freshness]")).to_contain_text("Live, as of")
+    asked.clear()
+    async with page.expect_response(lambda answer: "x-live-part" in answer.request.headers):
+        await page.clock.run_for(3_000)
+    assert asked == ["1"]
+
+    await be_hidden(page, True)
+    await page.clock.run_for(60_000)
+    assert asked == ["1"]
+    await anna.chat("hang", "unseen-1")
+    await be_hidden(page, False)
+    await expect(page.locator('[data-key="unseen-1"]')).to_be_visible()
+    assert asked == ["1", "1"]
+
+
+async def be_hidden(page: Page, hidden: bool) -> None:
+    """As if another tab were looked at, or this one again."""
+    await page.evaluate(
+        """(hidden) => {
+          Object.defineProperty(document, "hidden", { value: hidden, configurable: true });
+          document.dispatchEvent(new Event("visibilitychange"));
+        }""",
+        hidden,
+    )
+
+
+async def test_the_whole_list_is_in_sight_on_a_desk_and_its_ids_are_whole(
+    desk: OpenDesk, anna: Visitor
+):
+    conv_id = "0190b2c4-5d6e-7f80-91a2-b3c4d5e6f708"
+    await anna.chat("fail", conv_id)
+    page = await desk(f"{LIST}?q={conv_id}", viewport={"width": 1440, "height": 900})
+    await expect(page.locator("#site-name")).to_have_text("Webchat")
+    for width in (1440, 768):
+        await page.set_viewport_size({"width": width, "height": 900})
+        id = page.locator(f'[data-key="{conv_id}"] code')
+        whole = "(id) => id.scrollWidth <= id.clientWidth && id.scrollHeight <= id.clientHeight"
+        assert await id.evaluate(whole), width
+        await expect(page.locator(".field-state .desk-state")).to_be_in_viewport(ratio=1)
+        await expect(page.get_by_role("link", name="With errors")).to_be_in_viewport(ratio=1)
+    await page.set_viewport_size({"width": 1440, "height": 900})
+    await expect(page.locator(".field-window")).to_be_in_viewport(ratio=1)
+
+
 async def test_only_tables_scroll_sideways_on_a_small_screen(
     server: LiveServer, desk: OpenDesk, anna: Visitor
 ):
