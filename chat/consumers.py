@@ -8,10 +8,12 @@ from collections.abc import Awaitable
 from typing import Any
 from urllib.parse import parse_qs
 
+from channels.consumer import get_handler_name
+from channels.exceptions import StopConsumer
 from channels.generic.websocket import AsyncWebsocketConsumer
 from structlog.contextvars import bind_contextvars
 
-from sessions_app.access import can
+from sessions_app.access import Identity, can
 from sessions_app.inference.errors import Draining, ProfileNotFound
 from sessions_app.values import SessionInfo
 
@@ -32,7 +34,6 @@ from .frames import (
     utf8_size,
 )
 from .guard import Seat
-from .identity import identify
 from .limits import Bucket
 from .log import wall_ms
 from .pool import CLOSE_RATE, CLOSE_RESTARTING, Connection
@@ -57,6 +58,8 @@ class ChatConsumer(AsyncWebsocketConsumer):
         self._hub = hub()
         self._conv_id = ""
         self._connection = Connection()
+        self._identity = Identity(None)
+        self._session_key: str | None = None
         self._seat: Seat | None = None
         self._follower: StreamFollower | None = None
         self._delivery: asyncio.Task[None] | None = None
@@ -66,6 +69,9 @@ class ChatConsumer(AsyncWebsocketConsumer):
         self._pongs = self._hub.limits.pong_bucket()
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        # What admission.py has found out.
+        self._identity, self._session_key = scope["identity"], scope["session_key"]
+
         async def heard() -> Any:
             """What the client says, until this server has nothing more to hear from it."""
             while True:
@@ -80,18 +86,17 @@ class ChatConsumer(AsyncWebsocketConsumer):
             await self._leave()
 
     async def dispatch(self, message: Any) -> None:
-        """Messages of clients touch no database, so they need not go by the thread for it."""
-        if message["type"] == "websocket.receive":
-            await self.websocket_receive(message)
-        else:
-            await super().dispatch(message)
+        """None of the handlers touches a database, so none needs a look at its connections."""
+        await getattr(self, get_handler_name(message))(message)
+
+    async def websocket_disconnect(self, message: Any) -> None:
+        await self._leave()
+        raise StopConsumer
 
     async def connect(self) -> None:
         query = parse_qs(self.scope["query_string"].decode("latin-1"), keep_blank_values=True)
         self._asked = {name: values[0] for name, values in query.items()}
-        user = self.scope["user"]
-        assert user is not None, "routing.py puts AuthMiddlewareStack around this consumer"
-        identity = await identify(user, self.scope["session"])
+        identity = self._identity
         if identity.owner is None:
             await self._forbid("nobody is known by its cookies")
             return
@@ -164,9 +169,6 @@ class ChatConsumer(AsyncWebsocketConsumer):
         self._connection.close(CLOSE_RATE)
         return False
 
-    async def disconnect(self, code: int) -> None:
-        await self._leave()
-
     async def control_close(self, message: dict[str, Any]) -> None:
         """The control group asks every socket of the conversation to close."""
         self._connection.close(message["code"])
@@ -208,14 +210,13 @@ class ChatConsumer(AsyncWebsocketConsumer):
 
     def _sit_down(self, owner: str, info: SessionInfo) -> None:
         """Has the guard look after this socket."""
-        session_key = self.scope["session"].session_key
-        if session_key is None:
+        if self._session_key is None:
             return  # a session that is kept nowhere can't be read anew: a test client's
         self._seat = Seat(
             conv_id=info.conv_id,
             owner=owner,
             is_guest=owner != info.owner,
-            session_key=session_key,
+            session_key=self._session_key,
             connection=self._connection,
         )
         self._hub.guard.admit(self._seat)

@@ -8,6 +8,7 @@ from prometheus_client import CollectorRegistry, Gauge, Histogram
 
 from .conf import ChatSettings
 from .guard import Guard
+from .identities import Identities
 from .limits import Limits
 from .loop_probe import LoopProbe
 from .metrics import LAG_BUCKETS, StreamCollector
@@ -24,12 +25,14 @@ class Hub:
         sessions: Sessions,
         streams: Streams,
         guard: Guard,
+        identities: Identities,
         settings: ChatSettings,
         metrics: CollectorRegistry,
     ) -> None:
         self.sessions = sessions
         self.streams = streams
         self.guard = guard
+        self.identities = identities
         self.settings = settings
         self.limits = Limits(settings.bounds())
         self.metrics = metrics

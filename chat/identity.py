@@ -46,7 +46,13 @@ def visitor_identity(visitor: str | None) -> Identity:
 
 async def identity_of(request: HttpRequest) -> Identity:
     """The identity behind a request; makes none."""
-    return await identify(await request.auser(), request.session)
+    session = request.session
+    if session.session_key is not None and not session.accessed:
+        # In one visit to a thread, where session, account and permissions would take one each.
+        identity = await hub().identities.behind(session.session_key)
+        if identity.owner is not None:
+            return identity
+    return await identify(await request.auser(), session)
 
 
 async def name_of(request: HttpRequest) -> str:

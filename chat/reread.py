@@ -41,9 +41,11 @@ def _sessions(session_keys: Collection[str]) -> dict[str, _SessionData]:
     store = import_module(settings.SESSION_ENGINE).SessionStore
     if not issubclass(store, DatabaseSessionStore):
         return {key: store(key).load() for key in session_keys}
-    alive = store.get_model_class()._default_manager.filter(expire_date__gt=now())
+    alive = store.get_model_class()._default_manager.filter(
+        session_key__in=session_keys, expire_date__gt=now()
+    )
     decode = store().decode
-    return {key: decode(row.session_data) for key, row in alive.in_bulk(session_keys).items()}
+    return {key: decode(data) for key, data in alive.values_list("session_key", "session_data")}
 
 
 def _accounts(ids: Iterable[str]) -> dict[str, AbstractBaseUser]:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from channels.auth import AuthMiddlewareStack
-
+from .admission import Admission
 from .consumers import ChatConsumer
 from .origin import OriginValidator, refuse
 
 WEBSOCKET_PATH = "/ws"
 
-_chat = OriginValidator(AuthMiddlewareStack(ChatConsumer.as_asgi()))
+_chat = OriginValidator(Admission(ChatConsumer.as_asgi()))
 
 
 async def websocket_application(scope: dict[str, Any], receive: Any, send: Any) -> None:

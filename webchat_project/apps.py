@@ -10,4 +10,6 @@ class ProjectConfig(AppConfig):
     verbose_name = "Webchat"
 
     def ready(self) -> None:
-        from . import checks  # noqa: F401 - registers the checks
+        from . import checks
+
+        checks.teach_django_our_middlewares()

@@ -29,7 +29,8 @@ from chat.body import BodyLimit
 from chat.conf import chat_settings
 from chat.guard import Guard
 from chat.hub import Hub
-from chat.reread import identities
+from chat.identities import Identities
+from chat.reread import identities, reread
 from chat.routing import websocket_application
 from chat.streams import Streams
 from sessions_app.conf import session_builder, session_settings
@@ -41,6 +42,7 @@ from sessions_app.observing import EventObserver, log_inference
 from sessions_app.profiles import Profiles
 
 from .access_log import AccessLog
+from .inline import begin_without_a_thread
 from .lifecycle import Lifecycle
 
 
@@ -85,9 +87,17 @@ def build_hub(*, engine: Engine | None = None, tools: Iterable[Tool] = ()) -> Hu
         find=manager.find,
         every=chat.access_check_every,
     )
-    return Hub(sessions=manager, streams=streams, guard=guard, settings=chat, metrics=metrics)
+    return Hub(
+        sessions=manager,
+        streams=streams,
+        guard=guard,
+        identities=Identities(reread),
+        settings=chat,
+        metrics=metrics,
+    )
 
 
+begin_without_a_thread()
 hub = build_hub()
 install(hub)
 application = Lifecycle(

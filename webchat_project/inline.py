@@ -14,9 +14,31 @@ from django.conf import settings
 from django.contrib.auth.middleware import AuthenticationMiddleware as Authentication
 from django.contrib.messages.middleware import MessageMiddleware as Messages
 from django.contrib.sessions.middleware import SessionMiddleware as Sessions
-from django.http import HttpRequest
+from django.core.signals import request_started
+from django.db import close_old_connections, reset_queries
+from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
+from django.middleware.clickjacking import XFrameOptionsMiddleware as XFrameOptions
 from django.middleware.common import CommonMiddleware as Common
+from django.middleware.csrf import CsrfViewMiddleware as Csrf
+from django.middleware.security import SecurityMiddleware as Security
+from django.template.response import TemplateResponse
+
+STANDS_FOR = {
+    f"webchat_project.inline.{django.__name__}": f"{django.__module__}.{django.__name__}"
+    for django in (Security, XFrameOptions, Sessions, Csrf)
+}
+"""The names under which Django's checks look for its own."""
+
+
+def begin_without_a_thread() -> None:
+    """Has a request begin on the event loop. Idempotent.
+
+    What Django does first is about the connections of the thread that it does it in. Under ASGI
+    that thread is a new one for each request, and has none.
+    """
+    for receiver in (reset_queries, close_old_connections):
+        request_started.disconnect(receiver)
 
 
 class Inline:
@@ -28,7 +50,10 @@ class Inline:
         hooks: Any = self
         response: HttpResponseBase | None = None
         if hasattr(hooks, "process_request"):
-            response = hooks.process_request(request)
+            if self.reads(request):
+                response = await sync_to_async(hooks.process_request)(request)
+            else:
+                response = hooks.process_request(request)
         if response is None:
             response = await self.get_response(request)
         if not hasattr(hooks, "process_response"):
@@ -37,9 +62,21 @@ class Inline:
             return await sync_to_async(hooks.process_response)(request, response)  # type: ignore[no-any-return]
         return hooks.process_response(request, response)  # type: ignore[no-any-return]
 
+    def reads(self, request: HttpRequest) -> bool:
+        """Whether the way in may read from a store."""
+        return False
+
     def stores(self, request: HttpRequest) -> bool:
         """Whether the way out may write to a store."""
         return False
+
+
+class SecurityMiddleware(Inline, Security):
+    """Headers, and the way to https."""
+
+
+class XFrameOptionsMiddleware(Inline, XFrameOptions):
+    """A header."""
 
 
 class SessionMiddleware(Inline, Sessions):
@@ -51,6 +88,25 @@ class SessionMiddleware(Inline, Sessions):
 
 class CommonMiddleware(Inline, Common):
     """Addresses and headers."""
+
+
+class CsrfViewMiddleware(Inline, Csrf):
+    """Compares tokens. They are in cookies, unless CSRF_USE_SESSIONS says otherwise."""
+
+    def reads(self, request: HttpRequest) -> bool:
+        return settings.CSRF_USE_SESSIONS
+
+    stores = reads
+
+    async def process_view(self, request: HttpRequest, *view: Any) -> Any:  # type: ignore[override] # Django takes both kinds
+        if self.reads(request):
+            return await sync_to_async(super().process_view)(request, *view)
+        return super().process_view(request, *view)
+
+
+def csrf_failure(request: HttpRequest, reason: str = "") -> HttpResponse:
+    """The page of a refusal. It is rendered later, in a thread: it says who is signed in."""
+    return TemplateResponse(request, "403_csrf.html", status=403)
 
 
 class AuthenticationMiddleware(Inline, Authentication):

@@ -37,14 +37,14 @@ INSTALLED_APPS = [
 ]
 
 MIDDLEWARE = [
-    "django.middleware.security.SecurityMiddleware",
+    "webchat_project.inline.SecurityMiddleware",
     "webchat_project.policy.PolicyMiddleware",
-    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+    "webchat_project.inline.XFrameOptionsMiddleware",
     "chat.middleware.ProtocolErrorsMiddleware",
     "webchat_project.static.StaticFilesMiddleware",
     "webchat_project.inline.SessionMiddleware",
     "webchat_project.inline.CommonMiddleware",
-    "django.middleware.csrf.CsrfViewMiddleware",
+    "webchat_project.inline.CsrfViewMiddleware",
     "webchat_project.inline.AuthenticationMiddleware",
     "webchat_project.inline.MessageMiddleware",
 ]
@@ -156,6 +156,7 @@ MESSAGE_STORAGE = "django.contrib.messages.storage.cookie.CookieStorage"
 SESSION_COOKIE_HTTPONLY = True
 SESSION_COOKIE_SAMESITE = "Lax"
 CSRF_COOKIE_SAMESITE = "Lax"
+CSRF_FAILURE_VIEW = "webchat_project.inline.csrf_failure"
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = env.bool("SECURE_COOKIES", default=False)
 SECURE_SSL_REDIRECT = env.bool("SECURE_SSL_REDIRECT", default=False)
 SECURE_REDIRECT_EXEMPT = [r"^healthz$", r"^readyz$", r"^metrics$"]

@@ -21,7 +21,7 @@ from django.urls import resolve
 from sessions_app.inference.errors import WebchatError
 
 from ..consumers import ChatConsumer
-from ..identity import VISITOR_KEY
+from ..identity import VISITOR_KEY, identify
 from ..middleware import ProtocolErrorsMiddleware
 from .answer import Answer
 from .reader import Frame, FrameReader
@@ -103,8 +103,8 @@ class ChatClient:
     and sockets. `profile` is for a conversation that is new. `patience` is how many seconds of the
     loop's time it waits for a frame.
 
-    Entering opens its socket, leaving closes it. Needs a hub, see `webchat_project.testing`, and
-    pytest's mark `django_db`: Channels looks at the database's connections.
+    Entering opens its socket, leaving closes it. Needs a hub, see `webchat_project.testing`; with a
+    `user` also pytest's mark `django_db(transaction=True)`.
     """
 
     def __init__(
@@ -220,8 +220,8 @@ class ChatClient:
         asked = urlencode({"conv_id": self.conv_id, **query})
         communicator = WebsocketCommunicator(ChatConsumer.as_asgi(), f"/ws?{asked}")
         admitted: Any = {
-            "user": self.user or AnonymousUser(),
-            "session": self._session,
+            "identity": await identify(self.user or AnonymousUser(), self._session),
+            "session_key": None,
             "cookies": self.cookies,
         }
         communicator.scope.update(admitted)

@@ -17,19 +17,14 @@ import pytest
 import pytest_asyncio
 from channels.layers import InMemoryChannelLayer, get_channel_layer
 from channels.testing import WebsocketCommunicator
-from django.contrib.auth.models import AnonymousUser
-from django.contrib.sessions.backends.signed_cookies import SessionStore
 
 from chat.consumers import ChatConsumer
 from chat.control import close_sockets, control_group
 from chat.hub import Hub
-from chat.identity import VISITOR_KEY
 from chat.testing import ChatClient, Socket
+from sessions_app.access import Identity
 from sessions_app.values import PromptRequest
 from webchat_project.testing import running_hub
-
-# Channels looks at the thread's database connection after each message, if there is one.
-pytestmark = pytest.mark.django_db
 
 GENTLE = 5.0
 """Seconds for what takes milliseconds."""
@@ -58,17 +53,14 @@ def members(conv: str) -> set[str]:
 
 def scope(conv: str, visitor: str | None, **query: str) -> dict[str, Any]:
     """What the gates in front of the consumer make of a handshake."""
-    session = SessionStore()
-    if visitor is not None:
-        session[VISITOR_KEY] = visitor
     return {
         "type": "websocket",
         "path": "/ws",
         "query_string": urlencode({"conv_id": conv, **query}).encode(),
         "headers": [],
         "cookies": {},
-        "user": AnonymousUser(),
-        "session": session,
+        "identity": Identity(None if visitor is None else f"visitor:{visitor}"),
+        "session_key": None,
     }
 
 

@@ -151,9 +151,19 @@ def test_what_the_deployment_check_asks_for_can_be_set_by_the_environment(read, 
         # Whether all subdomains are https too, only their owner knows.
         return {each.id for each in found} - {"security.W005", "security.W021"}
 
-    # W010 and not W012: the session's middleware is our own, of another name.
-    assert warned() == {"security.W004", "security.W008", "security.W010", "security.W016"}
+    assert warned() == {"security.W004", "security.W008", "security.W012", "security.W016"}
     assert warned(**HTTPS) == set()
+
+
+@pytest.mark.parametrize(
+    ("without", "told"),
+    [("Security", "W001"), ("XFrameOptions", "W002"), ("CsrfView", "W003")],
+)
+def test_a_middleware_that_guards_the_pages_is_missed(settings, without: str, told: str):
+    left = f"webchat_project.inline.{without}Middleware"
+    settings.MIDDLEWARE = [name for name in settings.MIDDLEWARE if name != left]
+    found = run_checks(tags=["security"], include_deployment_checks=True)
+    assert f"security.{told}" in {each.id for each in found}
 
 
 async def test_http_is_sent_on_to_https_but_a_probe_is_not(read, settings, plain_static):
