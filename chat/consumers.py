@@ -39,6 +39,7 @@ from .log import wall_ms
 from .pool import CLOSE_RATE, CLOSE_RESTARTING, Connection
 from .pump import pump
 from .submission import cookie_profile, is_conv_id
+from .wire import writing
 
 logger = logging.getLogger(__name__)
 
@@ -224,7 +225,12 @@ class ChatConsumer(AsyncWebsocketConsumer):
     async def _deliver(self, follower: StreamFollower, cursor: Cursor | None, profile: str) -> None:
         try:
             code = await pump(
-                self._connection, follower, self._send_text, cursor=cursor, profile=profile
+                self._connection,
+                follower,
+                self._send_text,
+                cursor=cursor,
+                profile=profile,
+                write=writing(self.scope),
             )
             # A client that reads nothing holds its socket for longer, but no place.
             self._give_up_place()

@@ -9,13 +9,15 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from .bell import Bell
 from .counts import StreamCounts
 from .frames import Cursor
 from .log import Entry
+from .wire import Wire
 
 logger = logging.getLogger(__name__)
 
@@ -42,6 +44,10 @@ class Flow:
     ack_step_bytes: int = 16 * 1024
 
 
+InPlace: TypeAlias = Callable[[Sequence[Entry], int, Wire], bool]
+"""Puts a batch of so many bytes on its socket at once; False where it has to wait its turn."""
+
+
 class Connection:
     """One socket's place in the log. `position` is the last `seq` it holds or was sent.
 
@@ -59,6 +65,7 @@ class Connection:
         self.deadline: asyncio.Timeout | None = None
         self._outbox: list[Entry] = []
         self._outbox_bytes = 0
+        self._in_place: InPlace | None = None
         self._replies: deque[str] = deque()
         self._wake = Bell()
         self._sent_bytes = 0
@@ -76,11 +83,15 @@ class Connection:
         """Frames waiting in the outbox."""
         return len(self._outbox)
 
-    def offer(self, entries: Sequence[Entry]) -> bool:
-        """Takes a contiguous batch, or refuses it and is behind from then on. Never waits."""
+    def offer(self, entries: Sequence[Entry], wire: Wire | None = None) -> bool:
+        """Takes a contiguous batch, or refuses it and is behind from then on. Never waits.
+
+        `wire` is the batch as bytes: a socket that has nothing else to do is sent it in place.
+        """
         assert self.cursor is not None
         position = self.cursor.seq
         if entries[0].seq <= position:
+            wire = None
             entries = [entry for entry in entries if entry.seq > position]
             if not entries:
                 return True
@@ -93,6 +104,15 @@ class Connection:
             self.live = False
             self._wake.set()
             return False
+        in_place = self._in_place
+        if (
+            in_place is not None
+            and wire is not None
+            and not self._outbox
+            and in_place(entries, size, wire)
+        ):
+            self._move_to(entries[-1])
+            return True
         self._outbox.extend(entries)
         self._outbox_bytes += size
         self._move_to(entries[-1])
@@ -162,9 +182,22 @@ class Connection:
     @property
     def may_send(self) -> bool:
         """False while more is unanswered than the client may leave unanswered."""
+        return self.credit > 0
+
+    @property
+    def credit(self) -> int:
+        """Bytes that may still be sent before the client answers."""
         flow = self.flow
         limit = flow.unanswered_bytes if self._has_ponged else flow.unanswered_bytes_silent
-        return self._sent_bytes - self._acked_bytes < limit
+        return limit - self._sent_bytes + self._acked_bytes
+
+    async def rest(self, in_place: InPlace | None) -> None:
+        """Returns when there may be work. What is offered meanwhile goes out `in_place`."""
+        self._in_place = in_place
+        try:
+            await self._wake.wait()
+        finally:
+            self._in_place = None
 
     async def wait(self, timeout: float | None = None) -> bool:
         """Returns True when there may be work, False when `timeout` seconds passed without."""
@@ -223,9 +256,10 @@ class ConnectionPool:
 
     def offer(self, entries: Sequence[Entry]) -> None:
         """Gives a batch to every live connection. Never waits; a full outbox falls behind."""
+        wire = Wire(entries)
         for connection in self._connections:
             try:
-                if connection.live and not connection.offer(entries):
+                if connection.live and not connection.offer(entries, wire):
                     self._counts.drops["outbox_full"] += 1
             except Exception:
                 # A bug at one socket must not cost the others the batch; it reads the log.

@@ -5,9 +5,11 @@ from __future__ import annotations
 import time
 from typing import Any
 
+from daphne.server import Server
 from daphne.ws_protocol import WebSocketProtocol
 from twisted.internet import reactor
 
+from ..wire import EXTENSION
 from .fair_share import MOST_WAITING, TURN_SECONDS, rest_after
 
 
@@ -56,6 +58,20 @@ class DaphneSocket(WebSocketProtocol):  # type: ignore[misc] # Daphne ships no t
         finally:
             self.maxMessagePayloadSize = bound
 
+    def write(self, messages: bytes) -> bool:
+        """Puts whole messages on the wire. False at its end; how much waits is for us to bound."""
+        transport = self.transport
+        if self.state != self.STATE_OPEN or self.send_queue or not transport.connected:
+            return False
+        if _is_clear(transport):
+            sent = transport.writeSomeData(messages)
+            if sent == len(messages):
+                return True
+            if isinstance(sent, int):  # else the connection is lost; Twisted will find out
+                messages = messages[sent:]
+        transport.write(messages)
+        return True
+
     def _must_wait(self, most: int) -> bool:
         is_open: bool = self.state == self.STATE_OPEN
         return is_open and self.application_queue.qsize() >= most
@@ -73,3 +89,19 @@ class DaphneSocket(WebSocketProtocol):  # type: ignore[misc] # Daphne ships no t
         self._began = time.monotonic()
         self.transport.resumeProducing()
         self.consumeData()
+
+
+def _is_clear(transport: Any) -> bool:
+    """Whether bytes may go to the system at once, where Twisted would wait to be asked for them."""
+    return not getattr(transport, "TLS", True) and not (
+        transport.dataBuffer or transport._tempDataBuffer or transport.disconnecting
+    )
+
+
+class DaphneServer(Server):  # type: ignore[misc] # Daphne ships no types
+    """Tells the application what its sockets can do."""
+
+    def create_application(self, protocol: Any, scope: dict[str, Any]) -> Any:
+        if isinstance(protocol, DaphneSocket):
+            scope["extensions"] = {EXTENSION: {"write": protocol.write}}
+        return super().create_application(protocol, scope)

@@ -24,18 +24,17 @@ def run_daphne(
 
     Its own access lines have a form of their own and pass the log by; the application writes them.
     """
-    from daphne.server import Server
     from twisted.internet import reactor
 
     from .daphne_http import DaphneHttp
-    from .daphne_socket import DaphneSocket
+    from .daphne_socket import DaphneServer, DaphneSocket
 
     def begin() -> None:
         server.http_factory.protocol = DaphneHttp
         server.ws_factory.protocol = DaphneSocket
         started(server.stop)
 
-    server = Server(
+    server = DaphneServer(
         application,
         endpoints=[f"fd:fileno={listener.detach()}"],  # Twisted closes it
         signal_handlers=False,

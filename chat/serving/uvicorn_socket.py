@@ -6,6 +6,7 @@ import asyncio
 
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
+from ..wire import EXTENSION
 from .fair_share import CLOSE_SECONDS, rest_after
 
 CLOSE_NOT_UTF8 = 1007
@@ -42,6 +43,17 @@ class UvicornSocket(WebSocketsSansIOProtocol):
                 self.handle_parser_exception()
                 return
         super().send_receive_event_to_app()
+
+    async def run_asgi(self) -> None:
+        self.scope["extensions"][EXTENSION] = {"write": self.write}
+        await super().run_asgi()
+
+    def write(self, messages: bytes) -> bool:
+        """Puts whole messages on the wire. False where they would pile up, and at its end."""
+        if self.close_sent or not self.writable.is_set() or self.transport.is_closing():
+            return False
+        self.transport.write(messages)
+        return True
 
     async def receive(self):  # type: ignore[no-untyped-def] # uvicorn's own, private type
         message = await self.queue.get()

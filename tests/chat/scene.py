@@ -55,7 +55,7 @@ class AtHandLog(RememberingLog):
 
 
 class FarTab(Tab):
-    """A tab to which every message takes a moment."""
+    """A tab to which every message takes a moment, but for those that are put there in place."""
 
     async def _receive(self, text: str) -> None:
         await asyncio.sleep(0)
@@ -83,6 +83,7 @@ class Scene:
 
     `lost` are the numbers of the bells that nobody hears (None: all), when `ring` names which:
     the follower's, that the log may have grown, or a connection's, that there is something to send.
+    Sockets that are `near` take frames in place.
     """
 
     def __init__(
@@ -96,8 +97,9 @@ class Scene:
         ring: str = "",
         lost: Collection[int] | None = frozenset(),
         log: type[RememberingLog] = RememberingLog,
+        near: bool = False,
     ) -> None:
-        self.log_type = log
+        self.log_type, self.near = log, near
         self._told = iter(told)
         self._writer, self._visitors = writer, visitors
         self._window, self._flow = window, flow
@@ -119,7 +121,9 @@ class Scene:
         at_every_step(self._check_outboxes)
         truth = Truth()
         for _ in self._visitors:
-            self.tabs.append(FarTab(self.streams, "conv", flow=self._flow, truth=truth))
+            self.tabs.append(
+                FarTab(self.streams, "conv", flow=self._flow, truth=truth, near=self.near)
+            )
         async with asyncio.TaskGroup() as everybody:
             everybody.create_task(self._write(), name="writer")
             for number, (tab, steps) in enumerate(zip(self.tabs, self._visitors, strict=True)):

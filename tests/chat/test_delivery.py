@@ -126,7 +126,8 @@ class Room:
         await self.see_who_was_closed()
 
     def new_tab(self) -> Tab:
-        self.tabs.append(Tab(self.streams, "conv", flow=self.flow, truth=self.truth))
+        near = len(self.tabs) % 2 == 0
+        self.tabs.append(Tab(self.streams, "conv", flow=self.flow, truth=self.truth, near=near))
         return self.tabs[-1]
 
     async def tell(self, what: str, tab: Tab) -> None:

@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 
 from chat.follower import StreamFollower
 from chat.log import Entry, Gap
-from chat.pool import Connection, Flow
+from chat.pool import Connection, Flow, InPlace
 from chat.pump import _Socket
+from chat.wire import Wire
 from sessions_app.inference.events import Event, Log
 from tests.chat.scene import AtHandLog, RememberingLog, Scene, Step
 from tests.chat.wire import conversations, inference
@@ -63,6 +64,12 @@ def arriving() -> Scene:
     return Scene([], [], [[("join", 0)], [("turns", 3), ("join", 0)]])
 
 
+def faltering() -> Scene:
+    """One stops reading for a moment, again and again, while a frame at a time is written."""
+    pauses: list[Step] = [("stall", 0), ("turns", 3), ("release", 0), ("turns", 1)]
+    return Scene(lines(9), [("publish", 1)] * 9, [[("join", 0), ("turns", 5), *pauses * 4]])
+
+
 SMALL = [arriving, joining, resuming, lagging]
 
 
@@ -86,27 +93,33 @@ def test_the_same_in_orders_thrown_by_a_dice(scene: Callable[[], Scene]):
     some_orders(scene, number=60)
 
 
-def at_hand(scene: Callable[[], Scene]) -> Callable[[], Scene]:
-    """The scene over a log that answers the follower at once, as that of one process does."""
+def at_hand(scene: Callable[[], Scene], *, near: bool = False) -> Callable[[], Scene]:
+    """The scene over a log that answers the follower at once, as that of one process does.
+
+    `near`: and with sockets that take frames in place, as those of our servers do.
+    """
 
     def made() -> Scene:
         nearer = scene()
-        nearer.log_type = AtHandLog
+        nearer.log_type, nearer.near = AtHandLog, near
         return nearer
 
     return made
 
 
-@pytest.mark.parametrize("scene", SMALL)
-def test_the_same_where_what_is_new_is_at_hand(scene: Callable[[], Scene]):
-    assert every_hold(at_hand(scene), calls=8) > 20
-    some_orders(at_hand(scene), number=60)
+@pytest.mark.parametrize("near", [False, True])
+@pytest.mark.parametrize("scene", [*SMALL, faltering])
+def test_the_same_where_what_is_new_is_at_hand(scene: Callable[[], Scene], near: bool):
+    assert every_hold(at_hand(scene, near=near), calls=8) > 20
+    some_orders(at_hand(scene, near=near), number=60)
 
 
 # The same scenes without what guards the law
 
 
-def takes_whatever_is_offered(self: Connection, entries: Sequence[Entry]) -> bool:
+def takes_whatever_is_offered(
+    self: Connection, entries: Sequence[Entry], wire: Wire | None = None
+) -> bool:
     """Connection.offer that does not look whether the batch continues where it stands."""
     assert self.cursor is not None
     size = sum(entry.size for entry in entries)
@@ -124,7 +137,9 @@ def takes_whatever_is_offered(self: Connection, entries: Sequence[Entry]) -> boo
     return True
 
 
-def holds_however_much(self: Connection, entries: Sequence[Entry]) -> bool:
+def holds_however_much(
+    self: Connection, entries: Sequence[Entry], wire: Wire | None = None
+) -> bool:
     """Connection.offer without a bound."""
     assert self.cursor is not None
     position = self.cursor.seq
@@ -134,6 +149,25 @@ def holds_however_much(self: Connection, entries: Sequence[Entry]) -> bool:
         self._move_to(entries[-1])
         self._wake.set()
     return True
+
+
+offer = Connection.offer
+
+
+def overtakes_what_waits(
+    self: Connection, entries: Sequence[Entry], wire: Wire | None = None
+) -> bool:
+    """Connection.offer that sends in place also where something waits in the outbox."""
+    waiting, self._outbox = self._outbox, []
+    taken = offer(self, entries, wire)
+    self._outbox[:0] = waiting
+    return taken
+
+
+async def rests_for_ever(self: Connection, in_place: InPlace | None) -> None:
+    """Connection.rest after which things go out in place also while the pump sends."""
+    self._in_place = in_place
+    await self._wake.wait()
 
 
 def always_level(self: StreamFollower, connection: Connection) -> bool:
@@ -173,6 +207,8 @@ async def looks_away_after_it_has_read(self: _Socket) -> None:
 @pytest.mark.parametrize(("guarded", "name", "broken"), [
     (Connection, "offer", takes_whatever_is_offered),
     (Connection, "offer", holds_however_much),
+    (Connection, "offer", overtakes_what_waits),
+    (Connection, "rest", rests_for_ever),
     (StreamFollower, "level", always_level),
     (_Socket, "catch_up", live_before_it_has_read),
     (_Socket, "catch_up", looks_away_after_it_has_read),
@@ -189,6 +225,7 @@ def play_small_scenes() -> None:
     for scene in SMALL:
         every_hold(scene, calls=8)
         some_orders(scene, number=20)
+    some_orders(at_hand(faltering, near=True), number=200)
 
 
 # Larger ones, in any order
@@ -226,6 +263,7 @@ orders = st.binary(max_size=600)
     st.lists(visiting, min_size=1, max_size=3),
     orders,
     st.sampled_from([RememberingLog, AtHandLog]),
+    st.booleans(),
 )
 def test_whoever_comes_goes_resumes_or_lags_whenever_sees_a_prefix_once_in_order(
     told: list[Event],
@@ -233,8 +271,9 @@ def test_whoever_comes_goes_resumes_or_lags_whenever_sees_a_prefix_once_in_order
     visitors: list[list[Step]],
     order: bytes,
     log: type[RememberingLog],
+    near: bool,
 ):
-    in_order(Scene(told, writer, visitors, log=log), order)
+    in_order(Scene(told, writer, visitors, log=log, near=near), order)
 
 
 # A bell that nobody hears

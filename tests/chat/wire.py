@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Coroutine, Iterable, Iterator, Sequence
+from collections.abc import Coroutine, Generator, Iterable, Iterator, Sequence
 from itertools import cycle
 from typing import Any, TypeVar
 
 from hypothesis import strategies as st
+from websockets.frames import Frame, Opcode
+from websockets.streams import StreamReader
 
 from chat.app_kinds import AppKinds
 from chat.follower import StreamFollower
@@ -54,6 +56,30 @@ def numbered(frames: Sequence[StreamFrame], *, after: int = 0, at_ms: int = 0) -
         text = envelope(encode_body(frame), seq)
         batch.append(Numbered(frame, Entry(seq, at_ms, text, utf8_size(text))))
     return batch
+
+
+def texts_of(messages: bytes) -> list[str]:
+    """The texts in bytes that a websocket server sent, each one whole message."""
+    reader = StreamReader()
+    reader.feed_data(messages)
+    reader.feed_eof()
+    texts = []
+    while not at_once_from(reader.at_eof()):
+        frame = at_once_from(
+            Frame.parse(reader.read_exact, mask=False, max_size=None, extensions=())
+        )
+        assert (frame.opcode, frame.fin) == (Opcode.TEXT, True)
+        texts.append(bytes(frame.data).decode())
+    return texts
+
+
+def at_once_from(read: Generator[None, None, T]) -> T:
+    """The result of a parser that has all its bytes."""
+    try:
+        next(read)
+    except StopIteration as stop:
+        return stop.value  # type: ignore[no-any-return]
+    raise AssertionError("the message is not whole")
 
 
 class FarLog(MemoryFrameLog):
@@ -206,7 +232,8 @@ class SocketClosed(AssertionError):
 class Tab:
     """A browser tab: comes and goes, reads or does not read, and checks the law of the stream.
 
-    Each frame follows the last one by exactly 1, or a snapshot says where to start again.
+    Each frame follows the last one by exactly 1, or a snapshot says where to start again. One that
+    is `near` takes frames in place, as on a server of ours.
     """
 
     def __init__(
@@ -216,8 +243,9 @@ class Tab:
         *,
         flow: Flow | None = None,
         truth: Truth | None = None,
+        near: bool = False,
     ) -> None:
-        self.streams, self.conv_id, self.flow = streams, conv_id, flow
+        self.streams, self.conv_id, self.flow, self.near = streams, conv_id, flow, near
         self.truth = truth or Truth()
         self.page = Page()
         self.epoch = 0
@@ -232,6 +260,7 @@ class Tab:
         self._news = asyncio.Event()
         self._pump: asyncio.Task[int] | None = None
         self._greeted: Json | None = None
+        self._broken: AssertionError | None = None
 
     # Coming and going
 
@@ -251,6 +280,7 @@ class Tab:
                 self._receive,
                 cursor=None if cursor is None else Cursor.parse(cursor),
                 profile="chat",
+                write=self._write if self.near else None,
             )
         )
         self._pump.add_done_callback(lambda _: self._news.set())
@@ -291,6 +321,8 @@ class Tab:
         return f"{self.epoch}.{self.position}"
 
     def _leave(self) -> asyncio.Task[int]:
+        if self._broken is not None:
+            raise self._broken
         assert self._pump is not None
         assert self.follower is not None
         self.follower.leave(self.connection)
@@ -334,6 +366,19 @@ class Tab:
 
     async def _receive(self, text: str) -> None:
         await self._reading.wait()
+        self._read(text)
+
+    def _write(self, messages: bytes) -> bool:
+        if not self._reading.is_set():
+            return False
+        try:
+            for text in texts_of(messages):
+                self._read(text)
+        except AssertionError as error:  # in the writer's task it would be told to nobody
+            self._broken = error
+        return True
+
+    def _read(self, text: str) -> None:
         message = json.loads(text)
         assert message["sem"] is True
         event: Json = message["event"]
