@@ -21,6 +21,8 @@ logger = logging.getLogger(__name__)
 
 SHORT_CHARACTERS = 400
 SHORT_LINES = 8
+LONG_CHARACTERS = 1_200
+LONG_LINES = 16
 LINE_CHARACTERS = 120
 
 register = template.Library()
@@ -102,6 +104,12 @@ def duration(ms: int | str) -> str:
 def is_short(text: str) -> bool:
     """Whether a text may stand unfolded."""
     return len(text) <= SHORT_CHARACTERS and text.count("\n") < SHORT_LINES
+
+
+@register.filter
+def is_long(text: str) -> bool:
+    """Whether what a person said is folded at first, where scripts can unfold it."""
+    return len(text) > LONG_CHARACTERS or text.count("\n") >= LONG_LINES
 
 
 @register.filter

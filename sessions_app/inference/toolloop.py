@@ -94,7 +94,7 @@ class ToolLoop:
             turn = turn.with_blocks(*(_use(result) for result in results))
             observe("post_tools", turn)
             if iteration < self._config.max_iterations and self._steps.enabled:
-                await self._pause_after_tools(results)
+                await self._pause_after_tools(calls, results)
         return turn, "max_iterations"
 
     async def _results(
@@ -237,7 +237,9 @@ class ToolLoop:
             },
         )
 
-    async def _pause_after_tools(self, results: Sequence[ToolResult]) -> None:
+    async def _pause_after_tools(
+        self, calls: Sequence[ToolCall], results: Sequence[ToolResult]
+    ) -> None:
         def validate(edits: Edits) -> None:
             raise BadEdits("these calls have run; there is nothing left to edit")
 
@@ -252,10 +254,11 @@ class ToolLoop:
                     "results": [
                         {
                             "id": result.call_id,
+                            "name": call.name[:NAME_CHARS],
                             "status": result.status,
                             "result": result.text[:RESULT_PREVIEW_CHARS],
                         }
-                        for result in results
+                        for call, result in zip(calls, results, strict=True)
                     ]
                 },
             )

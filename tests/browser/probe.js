@@ -14,7 +14,7 @@ function normalised(selector) {
 
 function normalisedElement(element) {
   const copy = element.cloneNode(true);
-  for (const button of copy.querySelectorAll(".code-copy")) button.remove();
+  for (const extra of copy.querySelectorAll(".code-copy, .code-language")) extra.remove();
   for (const code of copy.querySelectorAll("pre > code")) code.textContent = code.textContent;
   copy.normalize();
   return show(copy);
@@ -53,7 +53,7 @@ const TAGS = new Set(
 );
 const ATTRIBUTES = new Set(["align", "class", "data-copy", "href", "rel", "start", "target", "type"]);
 const CLASSES =
-  /^(button button-quiet code-copy|code-block|table-block|language-[\w+#.-]+|hljs-[\w -]+)$/;
+  /^(button button-quiet code-copy|code-block|code-language|table-block|language-[\w+#.-]+|hljs-[\w -]+)$/;
 
 /** Draws every prefix and lists what should not be there. */
 async function strangers(source) {

@@ -187,6 +187,7 @@ async def test_step_mode_stops_before_and_after_the_tools_in_every_tab(
     await expect(arguments(second)).to_have_count(3)
     await decide(second, "Continue")
     await expect(pause(chat)).to_contain_text("3 results for the model")
+    await expect(pause(chat)).to_contain_text("current_time success")
     await expect(pause(chat).get_by_role("button", name="Skip")).to_be_hidden()
     await expect(pause(chat).get_by_role("timer")).to_have_text(re.compile(r"Continues .* 0:\d\d"))
     await chat.page.reload()

@@ -128,6 +128,7 @@ async def test_code_is_coloured_and_copied(server: LiveServer, visit: OpenChat):
     await chat.ended()
     block = chat.page.locator(".code-block").first
     await expect(block.locator(".hljs-keyword").first).to_be_visible()
+    await expect(block.get_by_text("python", exact=True)).to_be_visible()
     await block.hover()
     await block.get_by_role("button", name="Copy").click()
     await expect(block.get_by_role("button", name="Copied")).to_be_visible()

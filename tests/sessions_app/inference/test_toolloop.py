@@ -208,7 +208,8 @@ async def test_after_the_tools_a_step_shows_the_results_and_abort_ends_there():
     bench.steps.decide((await bench.paused()).pause_id, "continue", by="anna")
     after = await bench.paused(2)
     assert after.phase == "after_tools"
-    assert after.extra["results"]
+    shown = {"id": "call_1", "name": "double", "status": "success", "result": "2"}
+    assert after.extra["results"] == [shown]
     bench.steps.decide(after.pause_id, "abort", by="anna")
     turn = await task
     assert bench.outcome == "cancelled"

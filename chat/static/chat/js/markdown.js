@@ -174,15 +174,25 @@ function render(tokens) {
   return fragment;
 }
 
-/** What finished blocks get on top: colours and copy buttons. */
+/** What finished blocks get on top: their language's name, colours and copy buttons. */
 function dress(node) {
   if (!(node instanceof Element || node instanceof DocumentFragment)) return;
   const blocks = [...node.querySelectorAll(".code-block")];
   if (node instanceof Element && node.matches(".code-block")) blocks.push(node);
   for (const block of blocks) {
+    const code = block.querySelector("code");
+    addLanguage(block, code.className.replace("language-", ""));
     addCopyButton(block);
-    highlight(block.querySelector("code"));
+    highlight(code);
   }
+}
+
+function addLanguage(block, name) {
+  if (!name) return;
+  const label = document.createElement("span");
+  label.className = "code-language";
+  label.textContent = name;
+  block.prepend(label);
 }
 
 /** The address with what needs it percent-encoded, and nothing encoded twice. */

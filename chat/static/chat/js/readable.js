@@ -2,6 +2,8 @@
 
 const SHORT_CHARACTERS = 400;
 const SHORT_LINES = 8;
+const LONG_CHARACTERS = 1_200;
+const LONG_LINES = 16;
 const LINE_CHARACTERS = 120;
 const BETWEEN = /,\n */g;
 const INDENT = /\n */g;
@@ -40,6 +42,11 @@ export function duration(ms) {
 /** Whether a text may stand unfolded. */
 export function isShort(text) {
   return [...text].length <= SHORT_CHARACTERS && text.split("\n").length <= SHORT_LINES;
+}
+
+/** Whether what a person said is folded at first. */
+export function isLong(text) {
+  return [...text].length > LONG_CHARACTERS || text.split("\n").length > LONG_LINES;
 }
 
 /** JSON of one line, with a blank after each comma: no line break of JSON is inside a string. */

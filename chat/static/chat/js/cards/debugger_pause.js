@@ -39,7 +39,7 @@ export class DebuggerPauseCard {
     Object.assign(this.element.dataset, { phase, deadlineMs, onTimeout });
     slot(this.element, "summary").textContent = summary;
     const calls = (extra.toolCalls ?? []).map((call) => this.#call(call));
-    const results = (extra.results ?? []).map(({ status, result }) => step(status, result));
+    const results = (extra.results ?? []).map((result) => step(result.name, result.result, result.status));
     slot(this.element, "steps").replaceChildren(...calls, ...results);
     const id = this.element.dataset.entityId;
     slot(this.#choice, "message").name = `message:${id}`;
@@ -183,9 +183,10 @@ export class DebuggerPauseCard {
   }
 }
 
-function step(name, text) {
+function step(name, text, status = "") {
   const element = clone("pause-step");
   slot(element, "name").textContent = name;
+  slot(element, "status").textContent = status;
   slot(element, "text").textContent = text;
   return element;
 }
