@@ -132,6 +132,8 @@ class SessionMetrics:
                 self._cached_tokens.labels(running.profile).inc(usage.cached_tokens)
             case InferenceFinished():
                 del self._running[origin.inference_id]
+                for tool in running.tools.values():  # closed by the end of their inference
+                    self._tool_calls.labels(tool, "cancelled").inc()
                 self._inferences.labels(running.profile, event.status).inc()
                 self._duration.labels(running.profile).observe(self._clock() - running.since)
             case _:

@@ -130,7 +130,7 @@ async def _step_off(conv_id: str, by: str) -> str:
 async def _drop(conv_id: str, by: str) -> str:
     sockets = hub().streams.info(conv_id).sockets
     await close_sockets(conv_id, CLOSE_RESYNC)
-    return f"{sockets} socket{'' if sockets == 1 else 's'} were asked to reconnect."
+    return f"{sockets} socket{' was' if sockets == 1 else 's were'} asked to reconnect."
 
 
 async def _evict(conv_id: str, by: str) -> str:

@@ -27,7 +27,7 @@ DIM, BOLD, PLAIN = "\x1b[2m", "\x1b[1m", "\x1b[0m"
 LONGEST_RESULT = 1000
 """Characters of a result that are shown; the model reads all of it."""
 
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e]")
 
 
 class Target(Protocol):
@@ -138,7 +138,7 @@ _ENDS = {
 
 
 def printable(text: str) -> str:
-    """`text` without what a terminal takes for a command, for a new colour or a moved cursor."""
+    """`text` without what a terminal takes for a command: a colour, a moved cursor, a direction."""
     return _CONTROL.sub("�", text.replace("\r\n", "\n"))
 
 

@@ -131,6 +131,7 @@ async def test_tool_calls_are_counted_and_those_that_ran_are_timed():
         *call("2", "calc", "denied", ran=False),
         *call("3", "docs_search", "success", ran=False),
         *call("4", "docs_made_up", "error", ran=False),
+        ToolCallRequested(call_id="5", name="calc", input={}),
         *[step for n in range(50) for step in call(f"x{n}", f"made-up-{n}", "error", ran=False)],
         TextDelta("done"),
     )
@@ -139,6 +140,7 @@ async def test_tool_calls_are_counted_and_those_that_ran_are_timed():
     assert seen["webchat_tool_calls_total"] == {
         ("success", "calc"): 1,
         ("denied", "calc"): 1,
+        ("cancelled", "calc"): 1,
         ("success", "docs_*"): 1,
         ("error", "docs_*"): 1,
         ("error", "unknown"): 50,

@@ -86,7 +86,7 @@ def test_an_end_that_is_not_the_usual_one_says_so():
 
 
 def test_no_text_of_a_model_is_a_command_to_the_terminal():
-    evil = "\x1b]0;owned\x07\x1b[2J\x9b31m\rsafe\x08"
+    evil = "\x1b]0;owned\x07\x1b[2J\x9b31m\rsafe\x08\u202e"
     for event in (
         TextDelta(evil),
         ThinkingDelta(evil),
@@ -98,7 +98,7 @@ def test_no_text_of_a_model_is_a_command_to_the_terminal():
         AgentModeSwitched(title=evil, previous=evil, current=evil),
         end("failed", evil),
     ):
-        assert not set("\x1b\x07\x9b\r\x08") & set(shown(event)), event
+        assert not set("\x1b\x07\x9b\r\x08\u202e") & set(shown(event)), event
     assert shown(TextDelta("a\r\nb\tc\n")) == "a\nb\tc\n"
 
 
