@@ -6,7 +6,7 @@ SETUP := @scripts/python scripts/setup.py
 BIN := .venv/bin
 # A file's tests share servers and a browser, so a file stays whole; three, as much of it is waiting.
 PARALLEL := --numprocesses=3 --dist=loadfile
-CODE := chat sessions_app webchat_project examples bench scripts tests manage.py
+CODE := chat sessions_app cluster webchat_project examples bench scripts tests manage.py
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' $(MAKEFILE_LIST) | expand -t 12

@@ -40,6 +40,8 @@ class ChatSettings(msgspec.Struct, frozen=True, kw_only=True, rename="upper"):
     sockets_per_process: Count = 10_000
     messages_per_socket: Count = 20
     messages_burst: Count = 40
+    redis_url: str = ""
+    lease_seconds: Annotated[float, msgspec.Meta(ge=1)] = 9.0
     trusted_proxies: Annotated[int, msgspec.Meta(ge=0)] = 0
 
     def window(self) -> Window:

@@ -126,6 +126,7 @@ class ChatConsumer(AsyncWebsocketConsumer):
         bind_contextvars(conv_id=conv_id)
         self._sit_down(identity.owner, info)
         await self.channel_layer.group_add(control_group(conv_id), self.channel_name)
+        await self._hub.streams.refresh(conv_id)
         await self.accept()
         logger.info("a socket opened")
         self._follower = self._hub.streams.follower(conv_id)

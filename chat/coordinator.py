@@ -32,13 +32,15 @@ from .app_kinds import AppKinds
 from .bell import Bell
 from .counts import StreamCounts
 from .frames import encode_body, envelope, utf8_size
-from .log import Entry, FrameLog, NowMs, Numbered, wall_ms
+from .log import Entry, LogWriter, NowMs, Numbered, wall_ms
+from .timeline import Timeline
 from .translate import Translator
 
 logger = logging.getLogger(__name__)
 
 INBOX_MAX_CHARS = 16 * 1024 * 1024
 INBOX_MAX_EVENTS = 100_000
+GONE = "the conversation and its log are gone from this server"
 
 ALWAYS_TAKEN = (PromptTaken, InferenceStarted, InferenceFinished, QueueUpdated, SessionUpdated)
 """What the session itself says: little, and each is true whether the log follows or not."""
@@ -62,7 +64,7 @@ class StreamCoordinator:
 
     def __init__(
         self,
-        log: FrameLog,
+        log: LogWriter,
         *,
         wake: Callable[[], None],
         counts: StreamCounts | None = None,
@@ -81,8 +83,12 @@ class StreamCoordinator:
         self._work = Bell()
         self._task: asyncio.Task[None] | None = None
         self._writing = False
+        self._dropped = False
 
     def publish(self, event: Event, origin: Origin | None = None) -> None:
+        if self._dropped:
+            self._counts.drops["gone"] += 1
+            return
         size = len(event.text) if isinstance(event, _DELTAS) else 0
         if (
             self._chars + size > INBOX_MAX_CHARS or len(self._inbox) >= INBOX_MAX_EVENTS
@@ -96,7 +102,13 @@ class StreamCoordinator:
         self._inbox.append(_Published(event, origin))
         self._begin()
 
+    def resume(self, timeline: Timeline) -> None:
+        """Goes on where another writer of the log ended. Before anything is published."""
+        self._translator.resume(timeline)
+
     async def flush(self) -> None:
+        if self._dropped:
+            raise StreamStalled(GONE)
         done = asyncio.get_running_loop().create_future()
         self._flushes.append(done)
         self._begin()
@@ -117,10 +129,11 @@ class StreamCoordinator:
         await asyncio.wait({task})
 
     async def drop(self) -> None:
-        """The log is gone: forgets what was not written, and ends the task."""
+        """The log is gone, or another's: forgets what was not written, ends the task, for good."""
+        self._dropped = True
         for flush in self._flushes:
             if not flush.done():
-                flush.set_exception(StreamStalled("the conversation and its log are gone"))
+                flush.set_exception(StreamStalled(GONE))
         self._flushes.clear()
         self._inbox.clear()
         task, self._task = self._task, None
@@ -170,6 +183,8 @@ class StreamCoordinator:
                     self._wake_readers()
                     self._counts.frames += len(batch)
                     self._counts.frame_bytes += sum([entry.size for _, entry in batch])
+                elif flushes:
+                    await self._log.commit()
                 failed = None
             except Exception as error:
                 logger.exception("the log of %s took no frames", self._log.conv_id)
@@ -195,6 +210,7 @@ class StreamCoordinator:
 
     def _batch(self, published: Collection[_Published]) -> Sequence[Numbered]:
         seq, at_ms = self._log.head.seq, self._now_ms()
+        stream_id = self._log.stream_ids()
         batch: list[Numbered] = []
         for event, origin in published if len(published) == 1 else _merged(published):
             try:
@@ -210,8 +226,9 @@ class StreamCoordinator:
             name = type(event).__name__
             for frame, body in zip(frames, bodies, strict=True):
                 seq += 1
-                text = envelope(body, seq)
-                entry = Entry(seq, at_ms, text, utf8_size(text), event=name)
+                id = stream_id(seq)
+                text = envelope(body, seq, id)
+                entry = Entry(seq, at_ms, text, utf8_size(text), id, name)
                 batch.append(Numbered(frame, entry))
         return batch
 

@@ -11,10 +11,11 @@ from .timeline import SnapshotReason
 
 ResumeResult: TypeAlias = Literal["resumed"] | GapReason
 DropReason: TypeAlias = Literal[
-    "outbox_full", "offer_failed", "stalled", "unwritable", "log_failed"
+    "outbox_full", "offer_failed", "stalled", "unwritable", "log_failed", "gone"
 ]
 """A full outbox, or a bug as it was offered, gave a batch back to the log; an event was refused
-because the log does not follow, or could not be made a frame; a frame was refused by the log."""
+because the log does not follow, or could not be made a frame; a frame was refused by the log; an
+event came of a conversation that is another process's by now."""
 
 CloseReason: TypeAlias = Literal[
     "client",

@@ -81,6 +81,7 @@ _STATUS = {
     "queue_full": 429,
     "rate_limited": 429,
     "draining": 503,
+    "unavailable": 503,
 }
 
 

@@ -316,6 +316,11 @@ def envelope(body: str, seq: int, stream_id: str | None = None) -> str:
     return f'{{"sem":true,"event":{{{place}{body[1:]}}}'
 
 
+def body_of(text: str, seq: int, stream_id: str | None = None) -> str:
+    """The inverse of `envelope`."""
+    return "{" + text[len(envelope("", seq, stream_id)) - 1 : -1]
+
+
 class _Typed(msgspec.Struct):
     type: str
 

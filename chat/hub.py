@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Protocol
 
 from prometheus_client import CollectorRegistry, Gauge, Histogram
 
@@ -14,6 +15,16 @@ from .loop_probe import LoopProbe
 from .metrics import LAG_BUCKETS, StreamCollector
 from .ports import Sessions
 from .streams import Streams
+
+
+class Shared(Protocol):
+    """This process's part of what several share."""
+
+    def start(self) -> None:
+        """Called once on the running loop."""
+
+    async def aclose(self) -> None:
+        """After sessions and streams have closed."""
 
 
 class Hub:
@@ -28,6 +39,7 @@ class Hub:
         identities: Identities,
         settings: ChatSettings,
         metrics: CollectorRegistry,
+        shared: Shared | None = None,
     ) -> None:
         self.sessions = sessions
         self.streams = streams
@@ -47,6 +59,7 @@ class Hub:
             buckets=LAG_BUCKETS,
             registry=metrics,
         )
+        self._shared = shared
         self._probe = LoopProbe(lag.observe, warn_above=settings.loop_lag_warning)
 
     def start(self) -> None:
@@ -54,6 +67,8 @@ class Hub:
         loop = asyncio.get_running_loop()
         self._tasks.set_function(lambda: len(asyncio.all_tasks(loop)))
         self._probe.start()
+        if self._shared is not None:
+            self._shared.start()
 
     async def aclose(self) -> None:
         """Ends every inference as cancelled, then every task of streams and guard. Idempotent."""
@@ -61,4 +76,6 @@ class Hub:
         await self.sessions.aclose()
         await self.streams.aclose()
         await self.guard.aclose()
+        if self._shared is not None:
+            await self._shared.aclose()
         await self._probe.aclose()

@@ -13,8 +13,6 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Literal, NamedTuple, Protocol, TypeAlias
 
-import msgspec
-
 from .frames import Cursor, StreamFrame
 from .timeline import Snapshot, Timeline
 
@@ -63,8 +61,28 @@ class Window:
     seconds: float = 3600
 
 
+class LogWriter(Protocol):
+    """The log to its one writer."""
+
+    @property
+    def conv_id(self) -> str: ...
+
+    @property
+    def head(self) -> Cursor:
+        """The last frame's place."""
+
+    def stream_ids(self) -> Callable[[int], str | None]:
+        """What the next batch's entries are called in the store, by their `seq`."""
+
+    async def append(self, batch: Sequence[Numbered]) -> None:
+        """Adds the batch whole. Its first `seq` must be the head's + 1."""
+
+    async def commit(self) -> None:
+        """Writes what goes along with frames, where that has changed and no frame says so."""
+
+
 class FrameLog(Protocol):
-    """Append-only. `seq` is dense from 1; one writer at a time; any number of readers."""
+    """The log to its readers. Append-only; `seq` is dense from 1; any number of readers."""
 
     @property
     def conv_id(self) -> str: ...
@@ -75,6 +93,12 @@ class FrameLog(Protocol):
     @property
     def head(self) -> Cursor:
         """The last frame's place."""
+
+    async def refresh(self) -> None:
+        """Brings up to date what a property says of a log that others may write."""
+
+    async def level(self) -> Timeline:
+        """The fold of the whole log."""
 
     @property
     def active_inference(self) -> str | None:
@@ -87,9 +111,6 @@ class FrameLog(Protocol):
     @property
     def kept(self) -> tuple[int, int]:
         """Frames and bytes in the window."""
-
-    async def append(self, batch: Sequence[Numbered]) -> None:
-        """Adds the batch whole. Its first `seq` must be the head's + 1."""
 
     async def read(self, after: Cursor, *, limit: int) -> Sequence[Entry] | Gap:
         """At most `limit` frames after the cursor, contiguous; empty at the head."""
@@ -135,6 +156,15 @@ class MemoryFrameLog:
     def kept(self) -> tuple[int, int]:
         return len(self._entries), self._bytes
 
+    def stream_ids(self) -> Callable[[int], str | None]:
+        return _unnamed
+
+    async def refresh(self) -> None:
+        pass
+
+    async def level(self) -> Timeline:
+        return self._timeline
+
     async def append(self, batch: Sequence[Numbered]) -> None:
         for frame, entry in batch:
             assert entry.seq == self._seq + 1, f"frame {entry.seq} appended after {self._seq}"
@@ -143,6 +173,9 @@ class MemoryFrameLog:
             self._entries.append(entry)
             self._bytes += entry.size
         self._trim()
+
+    async def commit(self) -> None:
+        pass
 
     async def read(self, after: Cursor, *, limit: int) -> Sequence[Entry] | Gap:
         return self._read(after, limit)
@@ -174,19 +207,8 @@ class MemoryFrameLog:
         return tuple(islice(self._entries, start, None))
 
     async def snapshot(self, *, since_version: int = 0) -> Snapshot:
-        session = self._timeline.session
-        return Snapshot(
-            conv_id=self.conv_id,
-            epoch=self.epoch,
-            version=self._seq,
-            cursor=str(self.head),
-            server_time_ms=self._now_ms(),
-            running=self.active_inference is not None,
-            queue_depth=len(self._timeline.queue),
-            queue=self._timeline.queue,
-            profile=msgspec.UNSET if session is None else session.profile,
-            step_mode=msgspec.UNSET if session is None else session.step_mode,
-            entities=self._timeline.entities(since_version),
+        return self._timeline.snapshot(
+            self.conv_id, self.head, since_version=since_version, now_ms=self._now_ms()
         )
 
     def _trim(self) -> None:
@@ -208,3 +230,7 @@ class Epochs:
     def next(self) -> int:
         self._last = max(self._now_ms(), self._last + 1)
         return self._last
+
+
+def _unnamed(seq: int) -> None:
+    """Nothing rolls back in memory: an epoch and a number prove a place."""

@@ -5,18 +5,76 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from contextlib import suppress
+from typing import Protocol
 
 import msgspec
+
+from sessions_app.values import Shown
 
 from .app_kinds import AppKinds
 from .coordinator import StreamCoordinator
 from .counts import StreamCounts, StreamStatistics
 from .follower import Pace, StreamFollower
-from .log import Entry, Epochs, FrameLog, MemoryFrameLog, NowMs, Window, wall_ms
+from .log import (
+    Entry,
+    Epochs,
+    FrameLog,
+    LogWriter,
+    MemoryFrameLog,
+    NowMs,
+    Window,
+    wall_ms,
+)
 from .pool import CLOSE_ENDED, CLOSE_RESTARTING, Connection
-from .timeline import Snapshot
+from .timeline import Snapshot, Timeline
 
 LEAVE_SECONDS = 5.0
+
+
+class Logs(Protocol):
+    """Where the logs are, and how one process tells the others that one has grown."""
+
+    def log(self, conv_id: str) -> FrameLog:
+        """The conversation's log, for reading."""
+
+    def writer(self, log: FrameLog) -> LogWriter:
+        """What to write that log with. Only for the conversation's owner."""
+
+    def grew(self, conv_id: str) -> None:
+        """This process has written to the log."""
+
+    def follow(self, conv_id: str) -> None:
+        """From here on this process wants to be woken when another writes to the log."""
+
+    def unfollow(self, conv_id: str) -> None:
+        """The opposite of `follow`."""
+
+
+class MemoryLogs:
+    """The logs of a process that shares none."""
+
+    def __init__(self, *, window: Window | None = None, now_ms: NowMs = wall_ms) -> None:
+        self._window = window or Window()
+        self._now_ms = now_ms
+        self._epochs = Epochs(now_ms=now_ms)
+
+    def log(self, conv_id: str) -> MemoryFrameLog:
+        return MemoryFrameLog(
+            conv_id, epoch=self._epochs.next(), window=self._window, now_ms=self._now_ms
+        )
+
+    def writer(self, log: FrameLog) -> LogWriter:
+        assert isinstance(log, MemoryFrameLog)
+        return log
+
+    def grew(self, conv_id: str) -> None:
+        pass
+
+    def follow(self, conv_id: str) -> None:
+        pass
+
+    def unfollow(self, conv_id: str) -> None:
+        pass
 
 
 class StreamInfo(msgspec.Struct, frozen=True, kw_only=True):
@@ -34,22 +92,17 @@ class StreamInfo(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class _Stream:
-    def __init__(
-        self, log: FrameLog, *, kinds: AppKinds, counts: StreamCounts, now_ms: NowMs
-    ) -> None:
-        self.log = log
-        self.coordinator = StreamCoordinator(
-            log, wake=self.wake, kinds=kinds, counts=counts, now_ms=now_ms
-        )
-        self.follower: StreamFollower | None = None
+    """A conversation's log in this process; its writer too where this process writes it."""
 
-    def wake(self) -> None:
-        if self.follower is not None:
-            self.follower.wake()
+    def __init__(self, log: FrameLog) -> None:
+        self.log = log
+        self.coordinator: StreamCoordinator | None = None
+        self.follower: StreamFollower | None = None
 
     async def end(self) -> None:
         """Ends the tasks of a log that is gone."""
-        await self.coordinator.drop()
+        if self.coordinator is not None:
+            await self.coordinator.drop()
         if self.follower is not None:
             await self.follower.aclose()
 
@@ -61,22 +114,58 @@ class Streams:
         self,
         *,
         window: Window | None = None,
+        logs: Logs | None = None,
         pace: Pace | None = None,
         kinds: AppKinds | None = None,
         now_ms: NowMs = wall_ms,
     ) -> None:
         self.kinds = kinds or AppKinds()
-        self._window = window or Window()
+        self._logs = logs or MemoryLogs(window=window, now_ms=now_ms)
         self._pace = pace or Pace()
         self._now_ms = now_ms
-        self._epochs = Epochs(now_ms=now_ms)
         self.counts = StreamCounts()
         self._streams: dict[str, _Stream] = {}
         self._ending: set[asyncio.Task[None]] = set()
 
     def sink(self, conv_id: str) -> StreamCoordinator:
-        """The conversation's one writer."""
-        return self._stream(conv_id).coordinator
+        """The conversation's one writer. Only for its owner."""
+        stream = self._stream(conv_id)
+        if stream.coordinator is None:
+            self._begin_writing(stream)
+        assert stream.coordinator is not None
+        return stream.coordinator
+
+    async def adopt(self, conv_id: str) -> Timeline:
+        """Makes this process the log's writer, going on where another ended; its fold so far."""
+        stream = self._stream(conv_id)
+        timeline = await stream.log.level()
+        self._begin_writing(stream)
+        assert stream.coordinator is not None
+        stream.coordinator.resume(timeline)
+        return timeline
+
+    async def shown(self, conv_id: str, inference_id: str) -> Sequence[Shown]:
+        """What people are shown of the last inference, in order of its first appearance."""
+        entities = (await self._stream(conv_id).log.level()).entities()
+        began = next((e.created_seq for e in entities if e.id == inference_id), 0)
+        return [Shown(e.kind, e.id, e.props) for e in entities if e.created_seq > began]
+
+    async def renounce(self, conv_id: str) -> None:
+        """This process writes that log no more. What was not written yet is forgotten."""
+        stream = self._streams.get(conv_id)
+        if stream is not None and stream.coordinator is not None:
+            coordinator, stream.coordinator = stream.coordinator, None
+            await coordinator.drop()
+
+    def wake(self, conv_id: str) -> None:
+        """Says that another process may have written to the log."""
+        stream = self._streams.get(conv_id)
+        if stream is not None and stream.follower is not None:
+            stream.follower.wake()
+
+    async def refresh(self, conv_id: str) -> None:
+        """Brings up to date what is known of a log that other processes may write."""
+        await self._stream(conv_id).log.refresh()
 
     def log(self, conv_id: str) -> FrameLog:
         return self._stream(conv_id).log
@@ -92,6 +181,7 @@ class Streams:
                 counts=self.counts,
                 now_ms=self._now_ms,
             )
+            self._logs.follow(conv_id)
         return stream.follower
 
     async def snapshot(self, conv_id: str, *, since_version: int = 0) -> Snapshot:
@@ -157,9 +247,11 @@ class Streams:
         stream = self._streams.get(conv_id)
         if stream is None:
             return
-        await stream.coordinator.aclose()
+        if stream.coordinator is not None:
+            await stream.coordinator.aclose()
         if stream.follower is not None and not len(stream.follower.pool):
             follower, stream.follower = stream.follower, None
+            self._logs.unfollow(conv_id)
             await follower.aclose()
 
     def forget(self, conv_id: str) -> None:
@@ -168,6 +260,7 @@ class Streams:
         if stream is None:
             return
         if stream.follower is not None:
+            self._logs.unfollow(conv_id)
             for connection in stream.follower.pool:
                 connection.close(CLOSE_ENDED)
         ending = asyncio.create_task(stream.end(), name=f"forget:{conv_id}")
@@ -185,7 +278,8 @@ class Streams:
         A socket that does not take it within `LEAVE_SECONDS` is left to its server.
         """
         for stream in tuple(self._streams.values()):
-            await stream.coordinator.aclose()
+            if stream.coordinator is not None:
+                await stream.coordinator.aclose()
         for connection in self.connections():
             connection.leave(CLOSE_RESTARTING)
         with suppress(TimeoutError):
@@ -203,15 +297,27 @@ class Streams:
     def _stream(self, conv_id: str) -> _Stream:
         stream = self._streams.get(conv_id)
         if stream is None:
-            log = MemoryFrameLog(
-                conv_id, epoch=self._epochs.next(), window=self._window, now_ms=self._now_ms
-            )
-            stream = self._streams[conv_id] = _Stream(
-                log, kinds=self.kinds, counts=self.counts, now_ms=self._now_ms
-            )
+            stream = self._streams[conv_id] = _Stream(self._logs.log(conv_id))
         return stream
+
+    def _begin_writing(self, stream: _Stream) -> None:
+        conv_id = stream.log.conv_id
+
+        def wake() -> None:
+            if stream.follower is not None:
+                stream.follower.wake()
+            self._logs.grew(conv_id)
+
+        stream.coordinator = StreamCoordinator(
+            self._logs.writer(stream.log),
+            wake=wake,
+            kinds=self.kinds,
+            counts=self.counts,
+            now_ms=self._now_ms,
+        )
 
     def _stopped(self, follower: StreamFollower) -> None:
         stream = self._streams.get(follower.log.conv_id)
         if stream is not None and stream.follower is follower:
             stream.follower = None
+            self._logs.unfollow(follower.log.conv_id)

@@ -12,7 +12,12 @@ from typing import Any, Literal, TypeAlias, assert_never
 import msgspec
 
 from . import frames
-from .frames import StreamFrame
+from .frames import Cursor, StreamFrame
+
+OWN_KINDS = frozenset(
+    ("message", "inference", "tool_call", "tool_result", "debugger_pause", "agent_mode", "log")
+)
+"""The kinds of entities that are ours; every other one is an app's."""
 
 SnapshotReason: TypeAlias = Literal["first", "epoch", "window", "ahead", "diverged", "slow"]
 
@@ -48,6 +53,16 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     profile: str | msgspec.UnsetType = msgspec.UNSET
     step_mode: bool | msgspec.UnsetType = msgspec.UNSET
     reason: SnapshotReason | msgspec.UnsetType = msgspec.UNSET
+
+
+class TimelineState(msgspec.Struct, frozen=True, kw_only=True):
+    """A fold as it is stored and gone on with."""
+
+    version: int
+    active_inference: str | None
+    queue: list[dict[str, Any]]
+    session: frames.SessionUpdatedData | None
+    entities: list[Entity]
 
 
 @dataclass(slots=True)
@@ -163,6 +178,46 @@ class Timeline:
             if card.updated_seq > since_version
         ]
 
+    def snapshot(
+        self, conv_id: str, cursor: Cursor, *, since_version: int, now_ms: int
+    ) -> Snapshot:
+        """What is shown of it at `cursor`, which is its place in the log."""
+        session = self.session
+        return Snapshot(
+            conv_id=conv_id,
+            epoch=cursor.epoch,
+            version=self.version,
+            cursor=str(cursor),
+            server_time_ms=now_ms,
+            running=self.active_inference is not None,
+            queue_depth=len(self.queue),
+            queue=self.queue,
+            profile=msgspec.UNSET if session is None else session.profile,
+            step_mode=msgspec.UNSET if session is None else session.step_mode,
+            entities=self.entities(since_version),
+        )
+
+    def state(self) -> TimelineState:
+        return TimelineState(
+            version=self.version,
+            active_inference=self.active_inference,
+            queue=list(self.queue),
+            session=self.session,
+            entities=self.entities(),
+        )
+
+    @classmethod
+    def of(cls, state: TimelineState) -> Timeline:
+        """The fold that goes on from a state: its law holds as if it had seen every frame."""
+        timeline = cls()
+        timeline.version = state.version
+        timeline.active_inference = state.active_inference
+        timeline.queue = list(state.queue)
+        timeline.session = state.session
+        for entity in state.entities:
+            timeline._cards[entity.id] = _card(entity)
+        return timeline
+
     def _put(self, id: str, kind: str, seq: int, at_ms: int, props: dict[str, Any]) -> _Card:
         card = self._cards.get(id)
         if card is None:
@@ -182,6 +237,20 @@ def _patched(patch: frames.ToolPatch) -> dict[str, Any]:
         if value is not None:
             props[name] = value
     return props
+
+
+def _card(entity: Entity) -> _Card:
+    props = dict(entity.props)
+    streamed = entity.kind == "message" and props.get("role") != "user"
+    return _Card(
+        kind=entity.kind,
+        created_at_ms=entity.created_at_ms,
+        created_seq=entity.created_seq,
+        updated_at_ms=entity.updated_at_ms,
+        updated_seq=entity.updated_seq,
+        parts=[props.pop("content")] if streamed else [],
+        props=props,
+    )
 
 
 def _entity(id: str, card: _Card) -> Entity:

@@ -23,6 +23,7 @@ from sessions_app.inference.events import well_formed as well_formed
 from . import frames
 from .app_kinds import AppKinds, merged
 from .frames import StreamFrame
+from .timeline import OWN_KINDS, Timeline
 
 logger = logging.getLogger(__name__)
 
@@ -73,6 +74,29 @@ class Translator:
         self._pauses: list[str] = []
         self._owners: dict[str, str | None] = {}  # of each id its app's kind, None for our own
         self._app_props: dict[str, bytes] = {}  # by id, as JSON, for kinds with a fold of their own
+
+    def resume(self, timeline: Timeline) -> None:
+        """Knows what is open in a log that another has written, so that its end can be told."""
+        for entity in timeline.entities():
+            props = entity.props
+            self._owners[entity.id] = None if entity.kind in OWN_KINDS else entity.kind
+            match entity.kind:
+                case "message" if props["streaming"]:
+                    thinking = props["role"] == "thinking"
+                    self._call = _ModelCall(entity.id, props["metadata"]["model"])
+                    self._segment = _Segment(
+                        entity.id,
+                        thinking,
+                        self._now(),
+                        parts=[props["content"]],
+                        length=len(props["content"]),
+                    )
+                case "tool_call" if not props["done"]:
+                    self._tools[entity.id] = self._now()
+                case "debugger_pause" if props["open"]:
+                    self._pauses.append(entity.id)
+                case _ if self._owners[entity.id] is not None:
+                    self._app_props[entity.id] = msgspec.json.encode(props)
 
     def translate(self, event: Event, origin: Origin | None) -> list[StreamFrame]:
         """The frames this event becomes, in order; none for an internal event.

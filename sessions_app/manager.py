@@ -30,9 +30,11 @@ from .inference.errors import (
 from .inference.events import EventSink
 from .inference.steps import Edits, PersonDecision, Resolution
 from .inference.tools import ToolRegistry
+from .inference.turns import Turn
 from .observing import EventObserver, ObservedSink
 from .profiles import Profile, Profiles, overridden
 from .queue import Prompt
+from .record import SessionRecord, StoredKey
 from .session import EngineBuilder, Session
 from .stages import failures
 from .store import (
@@ -47,14 +49,20 @@ from .values import (
     LiveSession,
     ProfileInfo,
     PromptRequest,
+    Queued,
     SessionDetail,
     SessionInfo,
+    Shown,
+    Started,
     Submitted,
     Transcript,
     Unloaded,
 )
 
 logger = logging.getLogger(__name__)
+
+KEPT_KEYS = 200
+"""How many answers to idempotency keys go with a conversation from process to process."""
 
 SNAPSHOT_STEP = 200
 """How many sessions are looked at before others have their turn."""
@@ -126,6 +134,7 @@ class SessionManager:
         turn_store: TurnStore | None = None,
         turn_persister: TurnPersister = unpersisted,
         observers: Sequence[EventObserver] = (),
+        on_idle: Callable[[str], None] = lambda conv_id: None,
         now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
     ) -> None:
         self._profiles = profiles
@@ -137,6 +146,7 @@ class SessionManager:
         self._turn_store = turn_store
         self._turn_persister = turn_persister
         self._observers = tuple(observers)
+        self._on_idle = on_idle
         self._now_ms = now_ms
         self._sessions: dict[str, Session] = {}
         self._store = ConversationStore(
@@ -179,32 +189,38 @@ class SessionManager:
         return tuple(sorted(live + stored, key=lambda i: i.last_activity_ms, reverse=True))
 
     async def submit(
-        self, request: PromptRequest, *, admit: Callable[[], None] = lambda: None
+        self,
+        request: PromptRequest,
+        *,
+        admit: Callable[[], None] = lambda: None,
+        name: str | None = None,
     ) -> tuple[Submitted, bool]:
         """The answer to the request, and whether it is an earlier one's to the same key.
 
         `admit` is called for a new prompt, before anything happens for it, and may raise Refused.
+        `name` is that of the request as it was made, where it was given a conversation since.
         """
-        earlier = self._earlier(request)
+        name = name or request_name(request)
+        earlier = self._earlier(request, name)
         if earlier is not None:
             # As long as the key is known here, also by a server that takes no more prompts.
             answer, replayed = earlier, True
         else:
-            self._refuse_when_closing()
+            self.refuse_when_closing()
             if request.conv_id is not None:
                 await self._load(request.conv_id)
-            answer, replayed = self._submit_now(request, admit)
+            answer, replayed = self._submit_now(request, admit, name)
         session = self._sessions.get(answer.conv_id)
         if session is not None:
             await session.flush()
         return answer, replayed
 
     def _submit_now(
-        self, request: PromptRequest, admit: Callable[[], None]
+        self, request: PromptRequest, admit: Callable[[], None], name: str
     ) -> tuple[Submitted, bool]:
         """Looks the key up, opens, starts or queues, and remembers: one step."""
-        self._refuse_when_closing()
-        earlier = self._earlier(request)
+        self.refuse_when_closing()
+        earlier = self._earlier(request, name)
         if earlier is not None:
             return earlier, True
         session = self._sessions.get(request.conv_id) if request.conv_id else None
@@ -244,13 +260,61 @@ class SessionManager:
                 del self._sessions[session.id]
                 self._streams.forget(session.id)
             raise
-        self._keys.remember(request.owner, key, _hash(request), answer)
+        self._remember(session, request.owner, key, name, answer)
         return answer, False
 
-    def _earlier(self, request: PromptRequest) -> Submitted | None:
+    def _remember(
+        self, session: Session, owner: str, key: str, name: str, answer: Submitted
+    ) -> None:
+        self._keys.remember(owner, key, name, answer)
+        kept = StoredKey(
+            key=key,
+            request=name,
+            at_ms=self._now_ms(),
+            started=answer if isinstance(answer, Started) else None,
+            queued=answer if isinstance(answer, Queued) else None,
+        )
+        session.keys = (*session.keys, kept)[-KEPT_KEYS:]
+
+    def resume(
+        self, record: SessionRecord, turns: tuple[Turn, ...], shown: Sequence[Shown]
+    ) -> Session:
+        """Makes a session live that another process had. See `Session.resume`."""
+        session = self._create(record.conv_id, owner=record.owner, profile=record.profile)
+        for kept in record.keys:
+            if (answer := kept.started or kept.queued) is not None:
+                self._keys.remember(record.owner, kept.key, kept.request, answer)
+        session.resume(record, turns, shown, profile_of=self._profiles.get_or_default)
+        return session
+
+    @property
+    def recalls(self) -> bool:
+        """Whether there may be conversations that only the app has kept."""
+        return self._turn_store is not None
+
+    async def recalled(self, conv_id: str) -> SessionInfo | None:
+        """The conversation made live, also where only the app has kept it."""
+        session = await self._load(conv_id)
+        return None if session is None else session.info()
+
+    async def flush(self, conv_id: str) -> None:
+        """Returns when all that was published for the conversation is in its log."""
+        await self._streams.sink(conv_id).flush()
+
+    def session(self, conv_id: str) -> Session | None:
+        """The live session, if there is one."""
+        return self._sessions.get(conv_id)
+
+    def give_up(self, conv_id: str, reason: str | None = None) -> None:
+        """Knows the session no more: another process may have it. What runs in it is ended."""
+        session = self._sessions.pop(conv_id, None)
+        if session is not None and reason is not None:
+            session.abandon(reason)
+
+    def _earlier(self, request: PromptRequest, name: str) -> Submitted | None:
         """What was answered to the request's key. Raises KeyReused."""
         key = request.idempotency_key
-        return None if key is None else self._keys.answer(request.owner, key, _hash(request))
+        return None if key is None else self._keys.answer(request.owner, key, name)
 
     async def cancel(
         self, conv_id: str, *, inference_id: str | None = None, queue: bool = False
@@ -359,14 +423,17 @@ class SessionManager:
         return msgspec.structs.replace(said, turns=shown)
 
     async def evict(self, conv_id: str) -> None:
-        session = self._session(conv_id)
-        info = session.info()
+        self.refuse_when_busy(conv_id)
+        self._put_away(self._session(conv_id))
+        await self._put_away_all()
+
+    def refuse_when_busy(self, conv_id: str) -> None:
+        """Raises RunInProgress for a session that cannot be unloaded now, ConversationNotFound."""
+        info = self._session(conv_id).info()
         if info.running or info.queue_depth:
             raise RunInProgress(
                 "An inference runs or prompts wait in this conversation; cancel them first."
             )
-        self._put_away(session)
-        await self._put_away_all()
 
     async def evict_idle(self) -> tuple[str, ...]:
         """Unloads what nobody uses and forgets what is too old; returns what it unloaded.
@@ -396,8 +463,11 @@ class SessionManager:
             for waiting in late:
                 waiting.cancel()
 
-    async def aclose(self, reason: str = "server restarting") -> None:
-        """Takes no more prompts, ends every inference as cancelled, and waits for their ends."""
+    async def aclose(self, reason: str = "server restarting", *, keep_queue: bool = False) -> None:
+        """Takes no more prompts, ends every inference as cancelled, and waits for their ends.
+
+        What waits is forgotten, but with `keep_queue`: then another process may take it up.
+        """
         self._closing = True
         if self._evictor is not None:
             self._evictor.cancel()
@@ -408,7 +478,8 @@ class SessionManager:
         running = []
         for session in self._sessions.values():
             session.closing = True
-            session.clear_queue()
+            if not keep_queue:
+                session.clear_queue()
             if session.active is not None:
                 session.stop(reason)
                 running.append(session.active.wait())
@@ -496,7 +567,7 @@ class SessionManager:
         )
 
     def _create(self, conv_id: str, *, owner: str, profile: str) -> Session:
-        self._refuse_when_closing()
+        self.refuse_when_closing()
         if len(self._sessions) >= self._limits.live_sessions:
             self._make_room()
         session = self._sessions[conv_id] = Session(
@@ -508,6 +579,7 @@ class SessionManager:
             now_ms=self._now_ms,
             queue_limit=self._limits.queue,
             persister=self._persist,
+            on_idle=self._on_idle,
         )
         if self._evictor is None:
             self._evictor = asyncio.create_task(self._evict_for_ever(), name="session-evictor")
@@ -559,7 +631,8 @@ class SessionManager:
             except Exception:
                 logger.exception("idle sessions could not be unloaded; trying again")
 
-    def _refuse_when_closing(self) -> None:
+    def refuse_when_closing(self) -> None:
+        """Raises Draining where no more prompts are taken."""
         if self._closing:
             raise Draining("the server is restarting; try again in a few seconds")
 
@@ -576,7 +649,8 @@ class SessionManager:
             raise ConversationNotFound("there is no such conversation") from None
 
 
-def _hash(request: PromptRequest) -> str:
+def request_name(request: PromptRequest) -> str:
+    """The same for two requests that ask the same."""
     return request_hash(request.prompt, request.conv_id, request.profile, request.overrides)
 
 

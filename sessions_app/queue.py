@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextvars import Context, copy_context
 from dataclasses import dataclass, field
 
 from .inference.errors import NotQueued, QueueFull
 from .inference.events import QueuedPrompt, QueueUpdated
 from .profiles import Profile
+from .record import StoredPrompt
 
 PREVIEW_CHARS = 120
 
@@ -30,6 +31,29 @@ class Prompt:
     step_mode: bool | None = None
     queued_ms: int | None = None
     context: Context = field(default_factory=copy_context, compare=False, repr=False)
+
+    def stored(self) -> StoredPrompt:
+        """The prompt as another process can take it up; its context stays here."""
+        return StoredPrompt(
+            text=self.text,
+            key=self.key,
+            profile=None if self.profile is None else self.profile.slug,
+            runtime=self.runtime,
+            step_mode=self.step_mode,
+            queued_ms=self.queued_ms,
+        )
+
+    @classmethod
+    def of(cls, stored: StoredPrompt, profile_of: Callable[[str], Profile]) -> Prompt:
+        """The inverse of `stored`, in the context of whoever calls."""
+        return cls(
+            text=stored.text,
+            key=stored.key,
+            profile=None if stored.profile is None else profile_of(stored.profile),
+            runtime=stored.runtime,
+            step_mode=stored.step_mode,
+            queued_ms=stored.queued_ms,
+        )
 
 
 class PromptQueue:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Protocol
 from uuid import uuid4
@@ -13,12 +13,20 @@ from structlog.contextvars import bind_contextvars, unbind_contextvars
 
 from .execution import ExecutionHandle
 from .inference.errors import InferenceFailed, NoActiveInference, RunInProgress
-from .inference.events import EventSink, InferenceStarted, Origin, PromptTaken, SessionUpdated
+from .inference.events import (
+    EventSink,
+    InferenceFinished,
+    InferenceStarted,
+    Origin,
+    PromptTaken,
+    SessionUpdated,
+)
 from .inference.runner import Cancellation, InferenceRunner
 from .inference.steps import StepController
 from .inference.turns import Turn, TurnMetadata, User
 from .profiles import Profile
 from .queue import Prompt, PromptQueue
+from .record import SessionRecord, StoredKey, StoredRun, lost_turn
 from .stages import StageRecorder, failures
 from .store import PERSIST_SECONDS, StoredConversation, TurnPersister, unpersisted
 from .transcript import last
@@ -32,6 +40,7 @@ from .values import (
     SessionDetail,
     SessionInfo,
     SessionState,
+    Shown,
     Started,
     Stopping,
     Transcript,
@@ -40,6 +49,7 @@ from .values import (
 logger = logging.getLogger(__name__)
 
 TITLE_CHARS = 80
+LOST = "The server that wrote this answer is gone; what you see is all there is. Ask again."
 
 
 class EngineBuilder(Protocol):
@@ -67,6 +77,7 @@ class Session:
         now_ms: Callable[[], int],
         queue_limit: int = 16,
         persister: TurnPersister = unpersisted,
+        on_idle: Callable[[str], None] = lambda id: None,
     ) -> None:
         self.id = id
         self.owner = owner
@@ -79,6 +90,11 @@ class Session:
         self._steps_before: bool | None = None
         """What step mode goes back to after an inference that has its own."""
         self.closing = False
+        self.keys: tuple[StoredKey, ...] = ()
+        """The answers given to idempotency keys here, for whoever goes on with the session."""
+        self._abandoned = False
+        self._on_idle = on_idle
+        self._run: StoredRun | None = None
         self._queue = PromptQueue(queue_limit)
         self._persister = persister
         self._builder = builder
@@ -286,6 +302,78 @@ class Session:
             self.steps.set_enabled(stored.step_mode, by="system")
         self._sink.errors = failures(stored.turns)
 
+    def record(self) -> SessionRecord:
+        """What the session is, but for its turns, at this moment."""
+        return SessionRecord(
+            conv_id=self.id,
+            owner=self.owner,
+            profile=self.profile.slug,
+            title=self._title,
+            created_ms=self._created_ms,
+            last_activity_ms=self._last_activity_ms,
+            step_mode=self.steps.enabled,
+            step_mode_after=self._steps_before,
+            queue=tuple(prompt.stored() for prompt in self._queue),
+            keys=self.keys,
+            decisions=tuple(self.steps.ended),
+            run=self._run,
+        )
+
+    def resume(
+        self,
+        record: SessionRecord,
+        turns: tuple[Turn, ...],
+        shown: Sequence[Shown],
+        *,
+        profile_of: Callable[[str], Profile],
+    ) -> None:
+        """Goes on with a session that another process had; only right after it was made.
+
+        An inference that ran there is lost: its end is told with what is `shown` of it, and the
+        next prompt that waits is taken up.
+        """
+        assert not self.turns and self.active is None
+        self.turns = turns
+        self.keys = record.keys
+        self._title = record.title
+        self._created_ms = record.created_ms
+        self._last_activity_ms = record.last_activity_ms
+        self.steps.set_enabled(record.step_mode, by="system")
+        self.steps.recall(record.decisions)
+        self._steps_before = record.step_mode_after
+        self._sink.errors = failures(turns)
+        for prompt in record.queue:
+            self._queue.put(Prompt.of(prompt, profile_of))
+        if record.run is not None:
+            self._lose(record.run, shown)
+        if len(self._queue):
+            self._free()
+
+    def _lose(self, run: StoredRun, shown: Sequence[Shown]) -> None:
+        origin = Origin(inference_id=run.inference_id, turn_id=run.turn_id)
+        self._sink.publish(
+            InferenceFinished(
+                inference_id=run.inference_id,
+                status="lost",
+                stop_reason="error",
+                model="",
+                error=LOST,
+                duration_ms=max(0, self._now_ms() - run.started_ms),
+            ),
+            origin,
+        )
+        self._keep(lost_turn(self.turns, run, shown))
+
+    def abandon(self, reason: str) -> None:
+        """Another process has the session: what runs here is ended, and no word of it is kept."""
+        self._abandoned = self.closing = True
+        self.stop(reason)
+
+    @property
+    def is_done(self) -> bool:
+        """Nothing runs, and of what waits nothing will run here."""
+        return self.active is None and (self.closing or not len(self._queue))
+
     def touch(self) -> None:
         self._last_activity_ms = self._now_ms()
 
@@ -341,6 +429,15 @@ class Session:
         self._title = self._title or _title(prompt.text)
         inference_id = str(uuid4())
         turn = self._next_turn(prompt.text, inference_id, runtime.fingerprint)
+        asked = turn.blocks[-1]
+        assert isinstance(asked, User)
+        self._run = StoredRun(
+            inference_id=inference_id,
+            turn_id=turn.id,
+            prompt=asked,
+            fingerprint=runtime.fingerprint,
+            started_ms=self._now_ms(),
+        )
         origin = Origin(inference_id=inference_id, turn_id=turn.id)
         self._sink.publish(
             PromptTaken(
@@ -407,7 +504,9 @@ class Session:
         return self.active
 
     def _keep(self, final: Turn) -> None:
+        """In the step that publishes the end, so that the record has both or neither."""
         self.turns += (final,)
+        self._run = None
 
     def _free(self) -> None:
         """Frees the slot for the next prompt that waits, in one step: nobody jumps the queue."""
@@ -416,6 +515,7 @@ class Session:
         if self._steps_before is not None:
             self.set_step_mode(self._steps_before, by="system")
         if self.closing or (prompt := self._queue.take()) is None:
+            self._on_idle(self.id)
             return
         self._sink.publish(self._queue.as_event())
         try:
@@ -428,6 +528,8 @@ class Session:
             prompt.context.run(self._begin, prompt, broken)
 
     async def _persist(self, turn: Turn) -> None:
+        if self._abandoned:
+            return
         try:
             async with asyncio.timeout(PERSIST_SECONDS):
                 await self._persister(replace(self.stored(), turns=(turn,)))

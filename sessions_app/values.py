@@ -275,3 +275,11 @@ class Transcript(msgspec.Struct, frozen=True, kw_only=True):
     turns: tuple[Turn, ...]
     prompts: Mapping[str, str]
     pauses: Mapping[str, Mapping[str, Any]]
+
+
+class Shown(msgspec.Struct, frozen=True):
+    """A thing that people are shown: an entity of the protocol, by its kind, id and props."""
+
+    kind: str
+    id: str
+    props: dict[str, Any]

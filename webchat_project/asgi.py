@@ -42,6 +42,7 @@ from sessions_app.observing import EventObserver, log_inference
 from sessions_app.profiles import Profiles
 
 from .access_log import AccessLog
+from .cluster import Cluster
 from .inline import begin_without_a_thread
 from .lifecycle import Lifecycle
 
@@ -52,7 +53,15 @@ def build_hub(*, engine: Engine | None = None, tools: Iterable[Tool] = ()) -> Hu
     `engine` and `tools` are a test's, see `webchat_project.testing`.
     """
     chat, sessions = chat_settings(), session_settings()
-    streams = Streams(window=chat.window(), pace=chat.pace(), kinds=default_kinds)
+    layer = get_channel_layer()
+    assert layer is not None, "settings.CHANNEL_LAYERS has no default layer"
+    cluster = Cluster(chat, sessions, layer=layer) if chat.redis_url else None
+    streams = Streams(
+        window=chat.window(),
+        logs=None if cluster is None else cluster.logs,
+        pace=chat.pace(),
+        kinds=default_kinds,
+    )
     profiles = Profiles(sessions.resolved_profiles())
     builder = session_builder(sessions, engine=engine, tools=tools)
     for profile in profiles:
@@ -77,23 +86,27 @@ def build_hub(*, engine: Engine | None = None, tools: Iterable[Tool] = ()) -> Hu
         turn_store=sessions.load_turn_store(),
         turn_persister=sessions.load_turn_persister(),
         observers=[*observers, SessionMetrics(metrics, tools=allowed_tools)],
+        on_idle=(lambda conv_id: None) if cluster is None else cluster.sessions.look,
     )
+    if cluster is not None:
+        cluster.bind(streams)
+        cluster.sessions.bind(manager, streams)
+    shared = manager if cluster is None else cluster.sessions
     metrics.register(SessionCollector(manager.statistics))
-    layer = get_channel_layer()
-    assert layer is not None, "settings.CHANNEL_LAYERS has no default layer"
     guard = Guard(
         layer=layer,
         identities=identities,
-        find=manager.find,
+        find=shared.find,
         every=chat.access_check_every,
     )
     return Hub(
-        sessions=manager,
+        sessions=shared,
         streams=streams,
         guard=guard,
         identities=Identities(reread),
         settings=chat,
         metrics=metrics,
+        shared=cluster,
     )
 
 

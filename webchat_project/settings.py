@@ -82,7 +82,16 @@ AUTH_PASSWORD_VALIDATORS = [
 LOGIN_REDIRECT_URL = "home"
 LOGOUT_REDIRECT_URL = "home"
 
-CHANNEL_LAYERS = {"default": {"BACKEND": "channels.layers.InMemoryChannelLayer"}}
+# Empty: one process, everything in its memory. Else any number of processes share that Redis.
+REDIS_URL = env.str("REDIS_URL", default="")
+CHANNEL_LAYERS = {
+    "default": {
+        "BACKEND": "channels_redis.pubsub.RedisPubSubChannelLayer",
+        "CONFIG": {"hosts": [REDIS_URL]},
+    }
+    if REDIS_URL
+    else {"BACKEND": "channels.layers.InMemoryChannelLayer"}
+}
 
 WEBCHAT = {
     "MODEL": env.str("WEBCHAT_MODEL", default="demo"),
@@ -90,6 +99,8 @@ WEBCHAT = {
     "OPENAI_API_KEY": env.str("OPENAI_API_KEY", default=""),
     "ANTHROPIC_API_KEY": env.str("ANTHROPIC_API_KEY", default=""),
     "GEMINI_API_KEY": env.str("GEMINI_API_KEY", default=""),
+    "REDIS_URL": REDIS_URL,
+    "LEASE_SECONDS": env.float("WEBCHAT_LEASE_SECONDS", default=9.0),
     "DRAIN_TIMEOUT": env.float("WEBCHAT_DRAIN_TIMEOUT", default=30.0),
     "PROMPTS_PER_USER": env.int("WEBCHAT_PROMPTS_PER_USER", default=60),
     "PROMPTS_PER_ADDRESS": env.int("WEBCHAT_PROMPTS_PER_ADDRESS", default=600),

@@ -16,11 +16,8 @@ class FrameReader:
     def __init__(self) -> None:
         self.seq: int | None = None
         self.epoch = 0
-
-    @property
-    def cursor(self) -> str:
-        """What a client that comes back says it has seen."""
-        return f"{self.epoch}.{self.seq}"
+        self.cursor = ""
+        """What a client that comes back says it has seen; empty before the first frame."""
 
     def read(self, text: str) -> Frame:
         message = json.loads(text)
@@ -30,9 +27,12 @@ class FrameReader:
             self.epoch = frame["data"]["epoch"]
         if frame["type"] == "timeline.snapshot":
             self.seq, self.epoch = frame["data"]["version"], frame["data"]["epoch"]
+            self.cursor = frame["data"]["cursor"]
         if "seq" in frame:
             assert self.seq is None or frame["seq"] == self.seq + 1, (self.seq, frame)
             self.seq = frame["seq"]
+            named = f".{frame['stream_id']}" if "stream_id" in frame else ""
+            self.cursor = f"{self.epoch}.{self.seq}{named}"
         return frame
 
 

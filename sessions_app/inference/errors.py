@@ -14,7 +14,8 @@ WebchatError                 root; `code` for machines, `str()` for people
 │   ├── UnknownPause         no such pause waits
 │   ├── AlreadyDecided       the pause has ended; `resolution` says how
 │   ├── BadEdits             the edited arguments cannot be run; the pause still waits
-│   └── Draining             this process is stopping; come back in a moment
+│   ├── Draining             this process is stopping; come back in a moment
+│   └── Unavailable          what the processes share cannot be reached, or nobody answers; later
 ├── InferenceFailed          an inference ended as `failed`; the sentence goes to the person
 │   ├── ProviderFailed       the model's service said no, or the line was cut
 │   └── InferenceTimedOut    the time bound of an inference passed
@@ -103,6 +104,12 @@ class BadEdits(Refused):
 
 class Draining(Refused):
     code = "draining"
+
+
+class Unavailable(Refused):
+    """Unlike other refusals: what was asked may have been done, where nobody answered."""
+
+    code = "unavailable"
 
 
 class InferenceFailed(WebchatError):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 from uuid import uuid4
@@ -70,6 +70,15 @@ class StepController:
     def open(self) -> Sequence[OpenPause]:
         """The pauses that wait, oldest first."""
         return tuple(pause for pause, _ in self._waiting.values())
+
+    @property
+    def ended(self) -> Sequence[Resolution]:
+        """How the last pauses ended, oldest first."""
+        return tuple(self._ended.values())
+
+    def recall(self, ended: Iterable[Resolution]) -> None:
+        """Knows how pauses ended that another process had."""
+        self._ended.update((resolution.pause_id, resolution) for resolution in ended)
 
     def set_enabled(self, enabled: bool, *, by: str) -> bool:
         """Switches step mode; True when that changed it. Off releases every step that waits."""

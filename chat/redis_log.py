@@ -1,0 +1,280 @@
+"""The live log of one conversation in Redis: written by its owner, read by every process."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import islice
+
+import msgspec
+
+from cluster.leases import Lease, LeaseLost, Leases
+from cluster.store import NOTHING, Batch, Extra, Page, RedisStore, Written
+
+from .frames import Cursor, InferenceFinished, StreamFrame, body_of, decode_body
+from .log import Entry, Gap, GapReason, NowMs, Numbered, Window, wall_ms
+from .timeline import Snapshot, Timeline, TimelineState
+
+PAGE = 1000
+TAIL = 512
+TRIES = 5
+SNAPSHOT_PARTS = 4
+"""A snapshot is stored this often in a window, so that with the tail after it all is there."""
+
+
+class RedisLogWriter:
+    """What the owner of a conversation writes with: bound to one lease, and useless after it."""
+
+    def __init__(self, log: RedisFrameLog, lease: Lease, *, extra: Callable[[], Extra]) -> None:
+        self._log = log
+        self._lease = lease
+        self._extra = extra
+
+    @property
+    def conv_id(self) -> str:
+        return self._log.conv_id
+
+    @property
+    def head(self) -> Cursor:
+        return self._log.head
+
+    def stream_ids(self) -> Callable[[int], str | None]:
+        """Names the entries of one batch: their number, and what nobody else will draw."""
+        drawn = secrets.randbits(48)
+        return lambda seq: f"{seq}-{drawn}"
+
+    async def append(self, batch: Sequence[Numbered]) -> None:
+        """Adds the batch whole, with the session's state. Raises LeaseLost: nothing was written."""
+        # Taken before anything is awaited: it is the state that these very frames made.
+        extra = self._extra()
+        if self._lease.lost is not None:
+            raise LeaseLost(f"{self.conv_id} is another process's now ({self._lease.lost})")
+        if batch or extra != NOTHING:
+            await self._log.write(self._lease, batch, extra)
+
+    async def commit(self) -> None:
+        """Writes the session's state where it has changed. Raises LeaseLost."""
+        await self.append(())
+
+
+class RedisFrameLog:
+    """A FrameLog, read by every process; its owner writes it with a RedisLogWriter.
+
+    `head`, `active_inference`, `queue_depth` and `kept` are as of the last read or append.
+    """
+
+    def __init__(
+        self,
+        conv_id: str,
+        *,
+        store: RedisStore,
+        leases: Leases,
+        window: Window,
+        now_ms: NowMs = wall_ms,
+    ) -> None:
+        self.conv_id = conv_id
+        self._store = store
+        self._leases = leases
+        self._window = window
+        self._now_ms = now_ms
+        self._head = Cursor(0, 0)
+        self._active: str | None = None
+        self._queued = 0
+        self._kept = (0, 0)
+        self._tail: deque[Entry] = deque(maxlen=TAIL)
+        self._fold: _Fold | None = None
+        self._folding = asyncio.Lock()
+
+    @property
+    def epoch(self) -> int:
+        return self._head.epoch
+
+    @property
+    def head(self) -> Cursor:
+        return self._head
+
+    @property
+    def active_inference(self) -> str | None:
+        return self._active
+
+    @property
+    def queue_depth(self) -> int:
+        return self._queued
+
+    @property
+    def kept(self) -> tuple[int, int]:
+        return self._kept
+
+    async def refresh(self) -> None:
+        """Brings `head` and what goes with it up to date."""
+        await self._page(Cursor(0, 0), limit=0)
+
+    async def level(self) -> Timeline:
+        """The fold of the whole log, brought up to date. For the new owner, before it writes."""
+        async with self._folding:
+            await self.refresh()
+            return (await self._folded()).timeline
+
+    async def write(self, lease: Lease, batch: Sequence[Numbered], extra: Extra) -> None:
+        """For a RedisLogWriter."""
+        async with self._folding:
+            fold, self._fold = await self._folded(), None
+            before = fold.cursor
+            for frame, entry in batch:
+                assert entry.seq == fold.timeline.version + 1, f"{entry.seq} does not follow"
+                fold.take(frame, entry)
+            snap = fold.snapshot_if_due(self._window)
+            timeline = fold.timeline
+            await self._leases.append(
+                lease,
+                Batch(
+                    prev_seq=before.seq,
+                    prev_id=before.stream_id or "",
+                    active=timeline.active_inference or "",
+                    queued=len(timeline.queue),
+                    entries=[_written(entry) for _, entry in batch],
+                    record=extra.record,
+                    turns=extra.turns,
+                    snap_seq=timeline.version,
+                    snap=snap,
+                    mail_done=extra.mail_done,
+                ),
+                now_ms=self._now_ms(),
+            )
+            self._fold = fold
+            self._head = fold.cursor
+            self._active, self._queued = timeline.active_inference, len(timeline.queue)
+            self._tail.extend(entry for _, entry in batch)
+
+    async def read(self, after: Cursor, *, limit: int) -> Sequence[Entry] | Gap:
+        page = await self._page(after, limit=limit)
+        if page.reason:
+            return Gap(msgspec.convert(page.reason, GapReason))
+        return [_entry(written) for written in page.entries]
+
+    def read_now(self, after: Cursor, *, limit: int) -> Sequence[Entry] | Gap | None:
+        """What this process wrote itself, as long as it is the owner; else the log is asked."""
+        if self._leases.get(self.conv_id) is None:
+            return None
+        if after == self._head:
+            return ()
+        tail = self._tail
+        if not tail or after.epoch != self._head.epoch or tail[-1].seq != self._head.seq:
+            return None
+        start = len(tail) - (self._head.seq - after.seq)
+        # The place must be one that this process has written itself.
+        if start < 1 or start > len(tail) or tail[start - 1].stream_id != after.stream_id:
+            return None
+        return tuple(islice(tail, start, start + limit))
+
+    async def window(self, *, since_seq: int = 0) -> Sequence[Entry]:
+        found = await self._store.window(self.conv_id, since_seq=since_seq)
+        return [_entry(written) for written in found]
+
+    async def snapshot(self, *, since_version: int = 0) -> Snapshot:
+        async with self._folding:
+            fold = await self._folded()
+            return fold.timeline.snapshot(
+                self.conv_id, fold.cursor, since_version=since_version, now_ms=self._now_ms()
+            )
+
+    async def _page(self, after: Cursor, *, limit: int) -> Page:
+        page = await self._store.read(
+            self.conv_id,
+            epoch=after.epoch,
+            seq=after.seq,
+            id=after.stream_id or "",
+            limit=limit,
+            now_ms=self._now_ms(),
+        )
+        head = Cursor(page.epoch, page.head, page.head_id or None)
+        # An answer that was overtaken by our own writing says nothing new.
+        if head.epoch != self._head.epoch or head.seq >= self._head.seq:
+            self._head = head
+            self._active, self._queued = page.active or None, page.queued
+        self._kept = (page.kept_frames, page.kept_bytes)
+        return page
+
+    async def _folded(self) -> _Fold:
+        """The fold at the log's head, from where it was, or else from the stored snapshot."""
+        fold, self._fold = self._fold, None
+        is_ours = self._leases.get(self.conv_id) is not None
+        if fold is not None and is_ours and fold.cursor == self._head:
+            self._fold = fold
+            return fold
+        for _ in range(TRIES):
+            if fold is None:
+                fold = await self._stored_fold()
+            page = await self._page(fold.cursor, limit=PAGE)
+            while not page.reason and page.entries:
+                for written in page.entries:
+                    fold.take_written(written)
+                page = await self._page(fold.cursor, limit=PAGE)
+            if not page.reason:
+                self._fold = fold
+                return fold
+            # The log was rewritten, or trimmed beyond this place, meanwhile.
+            fold = None
+        raise ConnectionError(f"the log of {self.conv_id} has no snapshot that its frames follow")
+
+    async def _stored_fold(self) -> _Fold:
+        """The fold that the owner stored last; an empty one where it stored none."""
+        await self.refresh()
+        raw = await self._store.snap(self.conv_id)
+        if raw is None:
+            return _Fold(Timeline(), Cursor(self._head.epoch, 0))
+        stored = msgspec.json.decode(raw, type=_Stored)
+        cursor = Cursor(self._head.epoch, stored.state.version, stored.stream_id or None)
+        return _Fold(Timeline.of(stored.state), cursor, stored.state.version)
+
+
+class _Stored(msgspec.Struct, frozen=True):
+    """A snapshot as it lies in the store. Fields may be added; what is not known is left alone."""
+
+    state: TimelineState
+    stream_id: str
+
+
+@dataclass(slots=True)
+class _Fold:
+    """A timeline with the proof of its place, and what came since it was stored."""
+
+    timeline: Timeline
+    cursor: Cursor
+    stored_seq: int = 0
+    weight: int = 0
+    due: bool = False
+
+    def take(self, frame: StreamFrame, entry: Entry) -> None:
+        self.timeline.fold(frame, seq=entry.seq, at_ms=entry.at_ms)
+        self.cursor = Cursor(self.cursor.epoch, entry.seq, entry.stream_id)
+        self.weight += entry.size
+        self.due = self.due or isinstance(frame, InferenceFinished)
+
+    def take_written(self, written: Written) -> None:
+        entry = _entry(written)
+        self.take(decode_body(body_of(entry.text, entry.seq, entry.stream_id)), entry)
+
+    def snapshot_if_due(self, window: Window) -> bytes | None:
+        """The fold to be stored with the batch that made it; None where the last one will do."""
+        frames = self.timeline.version - self.stored_seq
+        if not (
+            self.due
+            or frames >= window.frames // SNAPSHOT_PARTS
+            or self.weight >= window.bytes // SNAPSHOT_PARTS
+        ):
+            return None
+        self.due, self.weight, self.stored_seq = False, 0, self.timeline.version
+        return msgspec.json.encode(_Stored(self.timeline.state(), self.cursor.stream_id or ""))
+
+
+def _written(entry: Entry) -> Written:
+    assert entry.stream_id is not None
+    return Written(entry.stream_id, entry.at_ms, entry.size, entry.event, entry.text)
+
+
+def _entry(written: Written) -> Entry:
+    return Entry(written.seq, written.at_ms, written.text, written.size, written.id, written.event)

@@ -1,0 +1,350 @@
+"""RedisStore: the verbs by which processes share conversations. Each is one atomic step.
+
+Every verb may be sent again after a lost answer, and then changes nothing more: redis-py does so
+by itself on a broken connection.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib.resources import files
+from typing import Any, Literal, NamedTuple, TypeAlias
+
+from redis.asyncio import Redis
+
+NAMESPACE = "webchat"
+
+Refusal: TypeAlias = Literal["fenced", "lost", "diverged"]
+"""Why an owner is none any more: another took over; the data is gone; the log went back."""
+
+
+class Claim(NamedTuple):
+    """A conversation's state as the claim found it. `held` by another process: nothing changed.
+
+    `fence` and `epoch` go with every verb of the owner. `remaining_ms` is the time that the lease
+    of `owner` has left.
+    """
+
+    held: bool
+    owner: str
+    remaining_ms: int
+    fence: int
+    epoch: int
+    head: int
+    head_id: str
+    snap_seq: int
+    active: str
+    queued: int
+    bytes: int
+
+
+class Written(NamedTuple):
+    """An entry of the log. `id` begins with its number and ends with what its writer drew."""
+
+    id: str
+    at_ms: int
+    size: int
+    event: str
+    text: str
+
+    @property
+    def seq(self) -> int:
+        return int(self.id.partition("-")[0])
+
+
+class Page(NamedTuple):
+    """What a log answers to a cursor: `reason` where it could not be proved, else the entries."""
+
+    reason: str
+    epoch: int
+    head: int
+    head_id: str
+    active: str
+    queued: int
+    snap_seq: int
+    kept_frames: int
+    kept_bytes: int
+    entries: Sequence[Written]
+
+
+class Batch(NamedTuple):
+    """What an owner says in one call. None leaves what is there."""
+
+    prev_seq: int
+    prev_id: str
+    active: str
+    queued: int
+    entries: Sequence[Written]
+    record: bytes | None = None
+    turns: bytes | None = None
+    snap_seq: int = 0
+    snap: bytes | None = None
+    mail_done: str = ""
+
+
+class Extra(NamedTuple):
+    """What goes along with an owner's frames in one step: the session's state where it changed."""
+
+    record: bytes | None = None
+    turns: bytes | None = None
+    mail_done: str = ""
+
+
+NOTHING = Extra()
+
+
+class Answer(NamedTuple):
+    """`refusal` None: done. `mail` is the last mail's id, empty where there is none."""
+
+    refusal: Refusal | None
+    mail: str
+
+
+class Bounds(NamedTuple):
+    """How much of a log is kept, and for how long a conversation nobody uses. Milliseconds."""
+
+    frames: int
+    bytes: int
+    age_ms: int
+    ttl_seconds: int
+
+
+class Keys:
+    """The keys of one conversation: one hash slot, so that one script may touch them all."""
+
+    __slots__ = ("log", "mail", "meta", "record", "snap", "turns")
+
+    def __init__(self, conv_id: str) -> None:
+        stem = f"{NAMESPACE}:{{{conv_id}}}"
+        self.meta = f"{stem}:meta"
+        self.log = f"{stem}:log"
+        self.snap = f"{stem}:snap"
+        self.record = f"{stem}:record"
+        self.turns = f"{stem}:turns"
+        self.mail = f"{stem}:mail"
+
+
+class RedisStore:
+    """The verbs on one Redis. `client` must not decode answers; it may be shared."""
+
+    def __init__(self, client: Redis, *, bounds: Bounds) -> None:
+        self.client = client
+        self._bounds = bounds
+        verbs = ("claim", "append", "renew", "release", "read", "hint", "due")
+        self._scripts = {verb: client.register_script(_source(verb)) for verb in verbs}
+
+    async def claim(
+        self, conv_id: str, process: str, *, ttl_ms: int, diverged_epoch: int = 0
+    ) -> Claim:
+        """Makes `process` the owner, unless another's lease still runs; makes it where it is not.
+
+        With `diverged_epoch` the log goes on in a new epoch where it is still in that one.
+        """
+        keys = Keys(conv_id)
+        found = await self._scripts["claim"](
+            keys=[keys.meta, keys.log, keys.snap], args=[process, ttl_ms, diverged_epoch]
+        )
+        status, owner, remaining, *rest = found
+        fence, epoch, head, head_id, snap, active, queued, size = rest
+        return Claim(
+            held=status == b"HELD",
+            owner=_text(owner),
+            remaining_ms=int(remaining),
+            fence=int(fence),
+            epoch=int(epoch),
+            head=int(head),
+            head_id=_text(head_id),
+            snap_seq=int(snap),
+            active=_text(active),
+            queued=int(queued),
+            bytes=int(size),
+        )
+
+    async def append(
+        self, conv_id: str, process: str, claim: Claim, batch: Batch, *, ttl_ms: int, now_ms: int
+    ) -> Answer:
+        """Writes the batch and renews the lease, all or nothing."""
+        keys = Keys(conv_id)
+        bounds = self._bounds
+        args: list[Any] = [
+            process,
+            claim.fence,
+            claim.epoch,
+            ttl_ms,
+            bounds.ttl_seconds,
+            batch.prev_seq,
+            batch.prev_id,
+            batch.active,
+            batch.queued,
+            bounds.frames,
+            bounds.bytes,
+            now_ms - bounds.age_ms,
+            batch.record or b"",
+            batch.turns or b"",
+            batch.snap_seq,
+            batch.snap or b"",
+            batch.mail_done,
+            len(batch.entries),
+        ]
+        for entry in batch.entries:
+            args += entry
+        status, mail = await self._scripts["append"](
+            keys=[keys.meta, keys.log, keys.snap, keys.record, keys.turns, keys.mail], args=args
+        )
+        return Answer(_refusal(status), _text(mail))
+
+    async def renew(self, conv_id: str, process: str, claim: Claim, *, ttl_ms: int) -> Answer:
+        """Lengthens the lease."""
+        keys = Keys(conv_id)
+        status, mail = await self._scripts["renew"](
+            keys=[keys.meta, keys.mail], args=[process, claim.fence, claim.epoch, ttl_ms]
+        )
+        return Answer(_refusal(status), _text(mail))
+
+    async def release(self, conv_id: str, process: str, claim: Claim, *, mail_done: str) -> bool:
+        """Gives the conversation up; False where mail waits after `mail_done`: it stays owned."""
+        keys = Keys(conv_id)
+        [status] = await self._scripts["release"](
+            keys=[keys.meta, keys.mail], args=[process, claim.fence, claim.epoch, mail_done]
+        )
+        return bool(status != b"MAIL")
+
+    async def read(
+        self, conv_id: str, *, epoch: int, seq: int, id: str, limit: int, now_ms: int
+    ) -> Page:
+        """At most `limit` entries after a place that is proved, or why it is not."""
+        keys = Keys(conv_id)
+        oldest = now_ms - self._bounds.age_ms
+        found = await self._scripts["read"](
+            keys=[keys.meta, keys.log], args=[epoch, seq, id, limit, oldest]
+        )
+        reason, found_epoch, head, head_id, active, queued, snap, frames, size, *entries = found
+        return Page(
+            reason=_text(reason),
+            epoch=int(found_epoch),
+            head=int(head),
+            head_id=_text(head_id),
+            active=_text(active),
+            queued=int(queued),
+            snap_seq=int(snap),
+            kept_frames=int(frames),
+            kept_bytes=int(size),
+            entries=[_written(id, fields) for id, fields in entries],
+        )
+
+    async def window(self, conv_id: str, *, since_seq: int = 0) -> Sequence[Written]:
+        """The entries that are kept of those after a number."""
+        found: Any = await self.client.xrange(Keys(conv_id).log, str(since_seq + 1), "+")
+        return [_written(id, [part for pair in f.items() for part in pair]) for id, f in found]
+
+    async def snap(self, conv_id: str) -> bytes | None:
+        return await self._get(Keys(conv_id).snap)
+
+    async def record(self, conv_id: str) -> bytes | None:
+        return await self._get(Keys(conv_id).record)
+
+    async def turns(self, conv_id: str) -> bytes | None:
+        return await self._get(Keys(conv_id).turns)
+
+    async def _get(self, key: str) -> bytes | None:
+        found: Any = await self.client.get(key)
+        return found if found is None else bytes(found)
+
+    async def post(self, conv_id: str, command: bytes) -> str:
+        """Leaves mail for whoever owns the conversation; its id."""
+        id: Any = await self.client.xadd(
+            Keys(conv_id).mail, {"c": command}, maxlen=MAIL_MAX, approximate=True
+        )
+        await self.client.expire(Keys(conv_id).mail, self._bounds.ttl_seconds)
+        return _text(id)
+
+    async def mail(self, conv_id: str, *, after: str) -> Sequence[tuple[str, bytes]]:
+        """The mail after an id, oldest first, with ids."""
+        found: Any = await self.client.xrange(
+            Keys(conv_id).mail, f"({after}" if after else "-", "+"
+        )
+        return [(_text(id), fields[b"c"]) for id, fields in found]
+
+    async def reserve_key(
+        self, owner: str, key: str, request: str, conv_id: str
+    ) -> tuple[bool, str, str]:
+        """Whether the key is new; the request and the conversation that it was first used for."""
+        name = f"{NAMESPACE}:keys:{owner}"
+        async with self.client.pipeline(transaction=True) as pipe:
+            pipe.hsetnx(name, key, f"{request} {conv_id}")
+            pipe.hget(name, key)
+            pipe.expire(name, self._bounds.ttl_seconds)
+            new, found, _ = await pipe.execute()
+        first_request, _, first_conv = _text(found).partition(" ")
+        return bool(new), first_request, first_conv
+
+    async def forget_key(self, owner: str, key: str) -> None:
+        await _awaited(self.client.hdel(f"{NAMESPACE}:keys:{owner}", key))
+
+    async def note_owner(self, owner: str, conv_id: str, at_ms: int) -> None:
+        """Lists the conversation among its owner's."""
+        name = f"{NAMESPACE}:owner:{owner}"
+        async with self.client.pipeline(transaction=False) as pipe:
+            pipe.zadd(name, {conv_id: at_ms})
+            pipe.zremrangebyrank(name, 0, -OWNED_MAX - 1)
+            pipe.expire(name, self._bounds.ttl_seconds)
+            await pipe.execute()
+
+    async def owned(self, owner: str) -> Sequence[str]:
+        """The owner's conversations, newest activity first."""
+        found: Any = await self.client.zrevrange(f"{NAMESPACE}:owner:{owner}", 0, -1)
+        return [_text(id) for id in found]
+
+    async def transfer(self, old_owner: str, new_owner: str) -> None:
+        """Gives the list and the keys of one owner to another, who keeps its own where both are."""
+        keys: Any = await _awaited(self.client.hgetall(f"{NAMESPACE}:keys:{old_owner}"))
+        async with self.client.pipeline(transaction=True) as pipe:
+            for key, value in keys.items():
+                pipe.hsetnx(f"{NAMESPACE}:keys:{new_owner}", key, value)
+            pipe.expire(f"{NAMESPACE}:keys:{new_owner}", self._bounds.ttl_seconds)
+            pipe.delete(f"{NAMESPACE}:keys:{old_owner}", f"{NAMESPACE}:owner:{old_owner}")
+            await pipe.execute()
+
+    async def note_leases(self, conv_ids: Sequence[str], *, ttl_ms: int) -> None:
+        """Notes for every process's reaper when these leases end. A hint: `claim` decides."""
+        await self._scripts["hint"](keys=[LEASES], args=[ttl_ms, *conv_ids])
+
+    async def forget_lease(self, conv_id: str) -> None:
+        await self.client.zrem(LEASES, conv_id)
+
+    async def due(self, *, most: int) -> Sequence[str]:
+        """Conversations whose lease has ended with work left in them."""
+        return [_text(id) for id in await self._scripts["due"](keys=[LEASES], args=[most])]
+
+
+MAIL_MAX = 1000
+OWNED_MAX = 1000
+LEASES = f"{NAMESPACE}:leases"
+
+_REFUSALS: dict[bytes, Refusal] = {
+    b"FENCED": "fenced",
+    b"LOST": "lost",
+    b"DIVERGED": "diverged",
+}
+
+
+async def _awaited(answer: Any) -> Any:
+    """What redis-py's types leave open: the asyncio client's answers are awaitable."""
+    return await answer
+
+
+def _source(verb: str) -> str:
+    return files(__package__).joinpath("lua", f"{verb}.lua").read_text()
+
+
+def _refusal(status: bytes) -> Refusal | None:
+    return _REFUSALS.get(status)
+
+
+def _written(id: bytes, fields: Sequence[bytes]) -> Written:
+    _, at_ms, _, size, _, _, _, event, _, text = fields
+    return Written(_text(id), int(at_ms), int(size), _text(event), _text(text))
+
+
+def _text(raw: bytes | str | int) -> str:
+    return raw.decode() if isinstance(raw, bytes) else str(raw)

@@ -1,0 +1,45 @@
+"""One Redis for all tests of a process, and servers that share it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+import pytest_asyncio
+
+from tests.live import NO_LIMITS, SHARED, LiveServer, live_server
+from tests.redis_server import redis_server
+
+LEASE = 2.0
+"""Seconds: short, for tests wait for it."""
+
+
+@pytest.fixture(scope="session")
+def redis_url() -> Iterator[str]:
+    with redis_server() as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def shared_env(redis_url: str) -> dict[str, str]:
+    """The environment of every server of one service."""
+    return {
+        "REDIS_URL": redis_url,
+        "WEBCHAT_LEASE_SECONDS": str(LEASE),
+        **SHARED,
+        **NO_LIMITS,
+    }
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def first(shared_env: dict[str, str]) -> AsyncIterator[LiveServer]:
+    async with live_server("uvicorn", env=shared_env) as server:
+        yield server
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def second(first: LiveServer, shared_env: dict[str, str]) -> AsyncIterator[LiveServer]:
+    """Another server of the same service: the same accounts, the same Redis."""
+    env = {**shared_env, "WEBCHAT_STATE_DIR": str(first.state)}
+    async with live_server("daphne", env=env) as server:
+        yield server

@@ -1,0 +1,60 @@
+"""What one process of many is made of: the store in Redis, sessions over it, shared logs."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable
+from uuid import uuid4
+
+from redis.asyncio import Redis
+
+from chat.conf import ChatSettings
+from chat.log import wall_ms
+from chat.redis_logs import Layer, RedisLogs
+from chat.streams import Streams
+from cluster.store import Bounds, RedisStore
+from sessions_app.cluster import ClusterSessions
+from sessions_app.conf import SessionSettings
+
+
+class Cluster:
+    """This process's part of the service that shares one Redis. Belongs to one event loop."""
+
+    def __init__(self, chat: ChatSettings, sessions: SessionSettings, *, layer: Layer) -> None:
+        self.client = Redis.from_url(chat.redis_url, health_check_interval=15)
+        self.process = f"{socket.gethostname()}-{os.getpid()}-{uuid4().hex[:8]}"
+        window = chat.window()
+        store = RedisStore(
+            self.client,
+            bounds=Bounds(
+                frames=window.frames,
+                bytes=window.bytes,
+                age_ms=round(window.seconds * 1000),
+                ttl_seconds=round(sessions.conversation_ttl),
+            ),
+        )
+        self._wake: Callable[[str], None] = lambda conv_id: None
+        self.sessions = ClusterSessions(
+            store, process=self.process, lease_seconds=chat.lease_seconds, now_ms=wall_ms
+        )
+        self.logs = RedisLogs(
+            store,
+            self.sessions.leases,
+            window=window,
+            extra=self.sessions.extra,
+            layer=layer,
+            wake=lambda conv_id: self._wake(conv_id),
+        )
+
+    def bind(self, streams: Streams) -> None:
+        """Says which streams are woken by other processes."""
+        self._wake = streams.wake
+
+    def start(self) -> None:
+        self.sessions.start()
+        self.logs.start()
+
+    async def aclose(self) -> None:
+        await self.logs.aclose()
+        await self.client.aclose()
