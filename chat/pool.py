@@ -29,6 +29,9 @@ CLOSE_SIGNED_OUT = 4501
 CLOSE_NO_ACCESS = 4503
 CLOSE_ENDED = 4509
 
+FRAME_COST = 56
+"""Bytes that Daphne holds for a frame on its way beside the frame's own; most frames are small."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Flow:

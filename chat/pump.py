@@ -13,7 +13,7 @@ import msgspec
 from .follower import StreamFollower
 from .frames import PROTOCOL_VERSION, Cursor, connection_frame, utf8_size
 from .log import Entry, Gap, NowMs, wall_ms
-from .pool import CLOSE_SLOW, Connection
+from .pool import CLOSE_SLOW, FRAME_COST, Connection
 from .timeline import SnapshotReason
 from .wire import Wire, Write, message
 
@@ -152,7 +152,10 @@ class _Socket:
         assert connection.cursor is not None
         page = await self._log.read(connection.cursor, limit=self._follower.PAGE)
         if isinstance(page, Gap):
-            await self.snapshot("slow" if page.reason == "window" else page.reason)
+            if connection.may_send:
+                await self.snapshot("slow" if page.reason == "window" else page.reason)
+            else:  # it may be large, and what was sent before is still to be read
+                await self.wait_for_pong()
         elif page:
             connection.replay(page)
             await self.send_entries(page)
@@ -188,7 +191,7 @@ class _Socket:
             logger.debug("a socket took no frames in place", exc_info=True)
             return False
         for entry in entries:
-            connection.sent(entry.size, entry.seq)
+            connection.sent(entry.size + FRAME_COST, entry.seq)
         self._follower.counts.frames_sent += len(entries)
         return True
 
@@ -207,7 +210,7 @@ class _Socket:
         if not write(b"".join(some)):
             return 0
         for entry in islice(entries, begin, begin + len(some)):
-            connection.sent(entry.size, entry.seq)
+            connection.sent(entry.size + FRAME_COST, entry.seq)
         return len(some)
 
     async def send_entries(self, entries: Sequence[Entry]) -> None:
@@ -226,7 +229,7 @@ class _Socket:
                     continue
                 entry = entries[place]
                 place += 1
-                connection.sent(entry.size, entry.seq)
+                connection.sent(entry.size + FRAME_COST, entry.seq)
                 connection.sending_since = self._clock.time()
                 await self._send(entry.text)
                 connection.sending_since = None

@@ -118,12 +118,11 @@ class Scene:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(streams, "MemoryFrameLog", self.log_type)
             self.log = cast("RememberingLog", self.streams.log("conv"))
+        self._prepare()
         at_every_step(self._check_outboxes)
         truth = Truth()
         for _ in self._visitors:
-            self.tabs.append(
-                FarTab(self.streams, "conv", flow=self._flow, truth=truth, near=self.near)
-            )
+            self.tabs.append(self._tab(truth))
         async with asyncio.TaskGroup() as everybody:
             everybody.create_task(self._write(), name="writer")
             for number, (tab, steps) in enumerate(zip(self.tabs, self._visitors, strict=True)):
@@ -133,6 +132,16 @@ class Scene:
         for tab in self.tabs:
             await tab.drop()
         await self.streams.aclose()
+        await self._tidy()
+
+    def _prepare(self) -> None:
+        """Called when the streams are there, before anybody comes."""
+
+    async def _tidy(self) -> None:
+        """Called when everybody has gone."""
+
+    def _tab(self, truth: Truth) -> FarTab:
+        return FarTab(self.streams, "conv", flow=self._flow, truth=truth, near=self.near)
 
     # Who does what
 
@@ -168,8 +177,11 @@ class Scene:
                 case "pong" if tab.position is not None:
                     tab.pong()
                 case _:
-                    await self._let_pass(what, number)
+                    await self._does(tab, what, number)
             await asyncio.sleep(0)
+
+    async def _does(self, tab: FarTab, what: str, number: int) -> None:
+        await self._let_pass(what, number)
 
     async def _let_pass(self, what: str, number: int) -> None:
         if what == "turns":
@@ -208,16 +220,19 @@ class Scene:
         """The last frame is written; everybody reads it, and knows what went before."""
         for tab in self.tabs:
             tab.release()
-            if tab.was_closed:
-                await self._sent_away(tab)
-            if not tab.online:
-                self._come(tab)
+            await self._is_there(tab)
         self.streams.sink("conv").publish(finished(99), ORIGIN)
         await self.streams.sink("conv").flush()
         async with asyncio.timeout(self._late + 0.001):
             for tab in self.tabs:
                 await self._level(tab)
         self._check_pages()
+
+    async def _is_there(self, tab: FarTab) -> None:
+        if tab.was_closed:
+            await self._sent_away(tab)
+        if not tab.online:
+            self._come(tab)
 
     async def _level(self, tab: FarTab) -> None:
         try:
