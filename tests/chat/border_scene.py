@@ -94,9 +94,8 @@ class BorderTab(FarTab):
         consumer._connection = self.connection = Connection(flow=self.flow)
         self._arriving: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
         self._arriving.put_nowait({"type": "websocket.connect"})
-        self._pump = asyncio.create_task(
-            consumer(self._scope(cursor), self._arriving.get, self._send), name="consumer"
-        )
+        serving: Any = consumer(self._scope(cursor), self._arriving.get, self._send)
+        self._pump = asyncio.create_task(serving, name="consumer")
         self._pump.add_done_callback(lambda _: self._news.set())
 
     async def drop(self) -> None:
