@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import statistics
 import time
@@ -19,6 +20,12 @@ from .servers import OURS, PLAIN, STOCK, Cost, Machinery, Ours, Server
 
 LEAD = 0.5
 """Seconds between an order and its first frame: the prompt's own cost is not the frames'."""
+
+REST = 3.0
+"""Seconds for which idle sockets are looked at."""
+
+APART = 0.02
+"""Seconds between two latencies: the end of the one is no part of the other."""
 
 PATIENCE = 180.0
 """Seconds a scenario may take with one server before it is given up."""
@@ -139,19 +146,20 @@ async def idle(server: Server, scale: float) -> Numbers:
     """Sockets that say nothing, each of a conversation of its own; and what the next one costs."""
     sockets = max(200, round(5000 * scale))
     fifth = sockets // 5
-    probe = max(20, fifth // 10)
+    probe = max(20, fifth // 4)
     wires = await _open(server, [str(uuid4()) for _ in range(fifth // 2)])
     try:
         await asyncio.sleep(1)
         held, few = server.cost.memory, len(wires)
         wires += await _open(server, [str(uuid4()) for _ in range(fifth - few - probe)])
-        early = await _connect_cost(server, wires, probe)
+        early, _ = await _connect_cost(server, wires, probe)
         wires += await _open(server, [str(uuid4()) for _ in range(sockets - fifth - probe)])
-        late = await _connect_cost(server, wires, probe)
+        late, resting = await _connect_cost(server, wires, probe)
         await asyncio.sleep(1)
         each = (server.cost.memory - held) / (len(wires) - few)
         return {
             "KiB/socket": each / 1024,
+            "% of a core": 100 * resting,
             "connect ms": late * 1000,
             f"connect at {sockets} / at {fifth}": late / early,
         }
@@ -159,11 +167,15 @@ async def idle(server: Server, scale: float) -> Numbers:
         _close(wires)
 
 
-async def _connect_cost(server: Server, wires: list[Wire], count: int) -> float:
-    """Seconds of the server's CPU that each of the next sockets takes."""
-    before = server.cost.cpu
+async def _connect_cost(server: Server, wires: list[Wire], count: int) -> tuple[float, float]:
+    """Seconds of the server's CPU for each of the next sockets, and a second for those at rest."""
+    before, began = server.cost.cpu, time.monotonic()
+    await asyncio.sleep(REST)
+    resting = (server.cost.cpu - before) / (time.monotonic() - began)
+    before, began = server.cost.cpu, time.monotonic()
     wires += await _open(server, [str(uuid4()) for _ in range(count)])
-    return (server.cost.cpu - before) / count
+    spent = server.cost.cpu - before - resting * (time.monotonic() - began)
+    return spent / count, resting
 
 
 async def resume(server: Server, scale: float) -> Numbers:
@@ -205,27 +217,36 @@ async def growth(server: Server, scale: float) -> Numbers:
 
 
 async def first_frame(server: Server, scale: float) -> Numbers:
-    """From a prompt's POST to its first frame on a socket; from a connect to `ws.hello`."""
+    """From a prompt's POST to its first frame on an open socket; from a connect to `ws.hello`.
+
+    Times are from the moment the client begins to send, to the moment it has the frame.
+    """
     assert isinstance(server, Ours)
     conv = str(uuid4())
-    wire = await server.open(conv)
-    posted, greeted = [], []
-    orders = Orders(frames=1).encode()
-    for _ in range(max(20, round(100 * scale))):
+    wire, caller = await server.open(conv), await server.caller().open()
+    prompt = json.dumps({"prompt": Orders(frames=1).encode(), "conv_id": conv}).encode()
+    posted, greeted, accepted = [], [], []
+    for _ in range(max(20, round(200 * scale))):
         end, first = wire.end(), wire.count(1)
         began = time.monotonic()
-        await server.say(conv, orders)
+        assert await caller.post("/chat", prompt) == 200
         posted.append(await first - began)
         await end
+        await asyncio.sleep(APART)
         began = time.monotonic()
         other = await server.open(conv)
         greeted.append(other.first_at - began)
+        accepted.append(other.first_at - other.opened_at)
         other.close()
+        await asyncio.sleep(APART)
     wire.close()
+    caller.close()
     return {
-        "p50 ms": 1000 * statistics.median(posted),
+        "POST p50 ms": 1000 * statistics.median(posted),
         "p99 ms": 1000 * _at(sorted(posted), 0.99),
-        "hello p50 ms": 1000 * statistics.median(greeted),
+        "connect p50 ms": 1000 * statistics.median(greeted),
+        "p99 ms ": 1000 * _at(sorted(greeted), 0.99),
+        "accept p50 ms": 1000 * statistics.median(accepted),
     }
 
 

@@ -19,7 +19,7 @@ from urllib.parse import urlencode
 import httpx
 import psutil
 
-from .client import Wire
+from .client import Caller, Wire
 from .orders import Orders
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -100,9 +100,16 @@ class Ours(Server):
 
     def wire(self, conv: str, **query: str) -> Wire:
         """A socket of the conversation that is still to be opened."""
-        cookies = "; ".join(f"{cookie.name}={cookie.value}" for cookie in self._http.cookies.jar)
         asked = urlencode({"conv_id": conv, **query})
-        return Wire(f"{self.url}/ws?{asked}", {"Cookie": cookies}, acknowledges=True)
+        return Wire(f"{self.url}/ws?{asked}", {"Cookie": self._cookies()}, acknowledges=True)
+
+    def caller(self) -> Caller:
+        """A connection for prompts that is still to be opened."""
+        token = self._http.cookies["csrftoken"]
+        return Caller(self.url, {"Cookie": self._cookies(), "X-CSRFToken": token})
+
+    def _cookies(self) -> str:
+        return "; ".join(f"{cookie.name}={cookie.value}" for cookie in self._http.cookies.jar)
 
     async def order(self, conv: str, orders: Orders, wire: Wire | None = None) -> None:
         await self.say(conv, orders.encode())

@@ -90,7 +90,7 @@ CHANNEL_LAYERS = {
         "CONFIG": {"hosts": [REDIS_URL]},
     }
     if REDIS_URL
-    else {"BACKEND": "channels.layers.InMemoryChannelLayer"}
+    else {"BACKEND": "chat.layer.ProcessChannelLayer"}
 }
 
 WEBCHAT = {

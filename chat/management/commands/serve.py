@@ -11,6 +11,7 @@ from django.utils.module_loading import import_string
 
 from chat.apps import hub
 from chat.conf import chat_settings
+from chat.serving.collector import settle
 from chat.serving.listener import listen, raise_descriptor_limit
 from chat.serving.servers import SERVERS
 from chat.serving.signals import Shutdown
@@ -37,6 +38,7 @@ class Command(BaseCommand):
         with listener:
             application = import_string(settings.ASGI_APPLICATION)
             conf = chat_settings()
+            settle()
             bound = listener.getsockname()[1]
 
             def started(stop: Any) -> None:
