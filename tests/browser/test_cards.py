@@ -7,6 +7,7 @@ import re
 import pytest
 from playwright.async_api import Locator, expect
 
+from tests.browser.axe import nothing_wrong
 from tests.browser.chat import Chat, probe
 from tests.browser.conftest import OpenChat
 from tests.browser.test_stream import Event, meddle
@@ -85,6 +86,7 @@ async def test_much_that_a_person_said_is_folded_until_it_is_asked_for(
         assert await height() > 1000
         await less.click()
         assert await height() < 400
+        await nothing_wrong(chat.page, "a long prompt, folded")
         await chat.page.reload()
         await chat.live()
     live = await chat.cards()

@@ -218,6 +218,7 @@ async def test_staff_are_shown_no_button_of_a_conversation_that_they_may_not_use
     buttons = await reader.page.get_by_role("main").get_by_role("button").all_inner_texts()
     assert {words.strip() for words in buttons} <= {"Copy", "Jump to latest"}
     await expect(reader.page.get_by_label("Profile")).to_be_hidden()
+    await nothing_wrong(reader.page, "somebody else's conversation")
 
     # Also the cards that come later.
     await owner.page.get_by_role("button", name="Run now: this waits").click()

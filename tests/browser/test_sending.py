@@ -131,12 +131,15 @@ async def test_a_prompt_that_arrived_although_its_answer_got_lost_is_no_draft_an
 
     async def answer_is_lost(route: Route) -> None:
         await route.fetch()
+        await chat.ended(count=2)
         await route.abort()
 
     await chat.page.route("**/chat/default", answer_is_lost)
     await chat.say("good morning")
-    await chat.ended(count=2)
     await expect(chat.prompt).to_have_value("")
+    await chat.ended(count=2)
+    await expect(chat.send_button).not_to_have_attribute("aria-disabled", "true")
+    await expect(chat.error).to_be_empty()
     await chat.page.unroute("**/chat/default")
     await chat.page.reload()
     await expect(chat.prompt).to_have_value("")

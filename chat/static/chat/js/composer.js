@@ -98,6 +98,8 @@ export class Composer {
     }
     const { key } = this.#attempt;
     if (await this.#post(prompt, key)) this.taken([key]);
+    // Only the answer got lost: the socket has told meanwhile that the prompt is there.
+    else if (this.#attempt?.key !== key) this.say("");
   }
 
   /** Whether the server took it. */
