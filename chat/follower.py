@@ -96,13 +96,16 @@ class StreamFollower:
 
     async def _run(self) -> None:
         self._arm()
+        started_again = False
         while not self._stopped:
             self._bell.clear()
             page = await self.log.read(self.cursor, limit=self.PAGE)
             if page:
                 self._take(page)
-            else:
+            # A log that is being rewritten may refuse each new place; the tick looks again.
+            if not page or (isinstance(page, Gap) and started_again):
                 await self._bell.wait()
+            started_again = isinstance(page, Gap)
 
     def _look(self) -> None:
         if self._stopped or not self._offer_what_is_at_hand():

@@ -39,7 +39,7 @@ class RedisLogWriter:
 
     @property
     def head(self) -> Cursor:
-        return self._log.head
+        return self._log.written
 
     def stream_ids(self) -> Callable[[int], str | None]:
         """Names the entries of one batch: their number, and what nobody else will draw."""
@@ -97,6 +97,11 @@ class RedisFrameLog:
         return self._head
 
     @property
+    def written(self) -> Cursor:
+        """Where the owner has written to; no answer that was overtaken on its way moves it."""
+        return self._head if self._fold is None else self._fold.cursor
+
+    @property
     def active_inference(self) -> str | None:
         return self._active
 
@@ -115,7 +120,10 @@ class RedisFrameLog:
     async def level(self) -> Timeline:
         """The fold of the whole log, brought up to date. For the new owner, before it writes."""
         async with self._folding:
+            # What is folded here may be from before another process wrote.
+            fold, self._fold = self._fold, None
             await self.refresh()
+            self._fold = fold
             return (await self._folded()).timeline
 
     async def write(self, lease: Lease, batch: Sequence[Numbered], extra: Extra) -> None:
@@ -182,6 +190,7 @@ class RedisFrameLog:
             )
 
     async def _page(self, after: Cursor, *, limit: int) -> Page:
+        before = self._head
         page = await self._store.read(
             self.conv_id,
             epoch=after.epoch,
@@ -191,10 +200,12 @@ class RedisFrameLog:
             now_ms=self._now_ms(),
         )
         head = Cursor(page.epoch, page.head, page.head_id or None)
-        # An answer that was overtaken by our own writing says nothing new.
-        if head.epoch != self._head.epoch or head.seq >= self._head.seq:
+        if self._leases.get(self.conv_id) is None or self._fold is None:
             self._head = head
             self._active, self._queued = page.active or None, page.queued
+        elif page.epoch == before.epoch and page.head < before.seq:
+            # Not only overtaken: the store has forgotten what was there before it was asked.
+            self._leases.roll_back(self.conv_id)
         self._kept = (page.kept_frames, page.kept_bytes)
         return page
 

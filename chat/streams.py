@@ -40,6 +40,10 @@ class Logs(Protocol):
     def writer(self, log: FrameLog) -> LogWriter:
         """What to write that log with. Only for the conversation's owner."""
 
+    @property
+    def are_here(self) -> bool:
+        """Whether what this process forgets of a log is gone."""
+
     def grew(self, conv_id: str) -> None:
         """This process has written to the log."""
 
@@ -66,6 +70,10 @@ class MemoryLogs:
     def writer(self, log: FrameLog) -> LogWriter:
         assert isinstance(log, MemoryFrameLog)
         return log
+
+    @property
+    def are_here(self) -> bool:
+        return True
 
     def grew(self, conv_id: str) -> None:
         pass
@@ -146,7 +154,7 @@ class Streams:
 
     async def shown(self, conv_id: str, inference_id: str) -> Sequence[Shown]:
         """What people are shown of the last inference, in order of its first appearance."""
-        entities = (await self._stream(conv_id).log.level()).entities()
+        entities = (await self.log(conv_id).level()).entities()
         began = next((e.created_seq for e in entities if e.id == inference_id), 0)
         return [Shown(e.kind, e.id, e.props) for e in entities if e.created_seq > began]
 
@@ -155,6 +163,7 @@ class Streams:
         stream = self._streams.get(conv_id)
         if stream is not None and stream.coordinator is not None:
             coordinator, stream.coordinator = stream.coordinator, None
+            self._forget_unused(stream)
             await coordinator.drop()
 
     def wake(self, conv_id: str) -> None:
@@ -168,7 +177,10 @@ class Streams:
         await self._stream(conv_id).log.refresh()
 
     def log(self, conv_id: str) -> FrameLog:
-        return self._stream(conv_id).log
+        """The log, to look at. One that lies elsewhere is not remembered for it."""
+        if conv_id in self._streams or self._logs.are_here:
+            return self._stream(conv_id).log
+        return self._logs.log(conv_id)
 
     def follower(self, conv_id: str) -> StreamFollower:
         """The conversation's reader in this process, started when it is not running."""
@@ -186,7 +198,7 @@ class Streams:
 
     async def snapshot(self, conv_id: str, *, since_version: int = 0) -> Snapshot:
         """The fold of the conversation's frames at its head."""
-        return await self._stream(conv_id).log.snapshot(since_version=since_version)
+        return await self.log(conv_id).snapshot(since_version=since_version)
 
     def head_seq(self, conv_id: str) -> int:
         stream = self._streams.get(conv_id)
@@ -209,8 +221,9 @@ class Streams:
 
     async def window(self, conv_id: str, *, since_seq: int = 0) -> Sequence[Entry]:
         """The frames that are kept of those after `since_seq`, oldest first."""
-        stream = self._streams.get(conv_id)
-        return () if stream is None else await stream.log.window(since_seq=since_seq)
+        if conv_id not in self._streams and self._logs.are_here:
+            return ()
+        return await self.log(conv_id).window(since_seq=since_seq)
 
     def connections(self) -> tuple[Connection, ...]:
         """Every socket of this process."""
@@ -252,6 +265,7 @@ class Streams:
         if stream.follower is not None and not len(stream.follower.pool):
             follower, stream.follower = stream.follower, None
             self._logs.unfollow(conv_id)
+            self._forget_unused(stream)
             await follower.aclose()
 
     def forget(self, conv_id: str) -> None:
@@ -321,3 +335,11 @@ class Streams:
         if stream is not None and stream.follower is follower:
             stream.follower = None
             self._logs.unfollow(follower.log.conv_id)
+            self._forget_unused(stream)
+
+    def _forget_unused(self, stream: _Stream) -> None:
+        """Of a log that lies elsewhere nothing is kept here that nobody reads or writes."""
+        if self._logs.are_here or stream.coordinator is not None or stream.follower is not None:
+            return
+        if self._streams.get(stream.log.conv_id) is stream:
+            del self._streams[stream.log.conv_id]

@@ -145,6 +145,12 @@ class Leases:
         self._drop(lease)
         return True
 
+    def roll_back(self, conv_id: str) -> None:
+        """The log was found behind what this process wrote to it: nobody goes on in that epoch."""
+        lease = self._held.get(conv_id)
+        if lease is not None:
+            self._lose(lease, "diverged")
+
     def abandon(self, lease: Lease, why: Refusal) -> None:
         """Gives up what cannot be told to the store."""
         self._lose(lease, why)

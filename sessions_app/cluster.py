@@ -198,18 +198,21 @@ class ClusterSessions:
             raise KeyReused(
                 "this idempotency key was used for another request; mint a new one for each prompt"
             )
-        try:
-            if new:
+        if new:
+            try:
                 self.manager.refuse_when_closing()
                 admit()
+            except Exception:
+                await self._forget_key(request.owner, key)
+                raise
+        try:
             command = commands.Submit(request=replace(request, conv_id=conv_id), name=name)
             answer: SubmitAnswer = await self._ask(conv_id, command)
         except Unavailable:
             raise
         except Refused:
             if new:
-                with suppress(RedisError, OSError):
-                    await self._store.forget_key(request.owner, key)
+                await self._forget_key(request.owner, key)
             raise
         await self._note_owner(request.owner, conv_id)
         submitted = answer.started or answer.queued
@@ -592,6 +595,11 @@ class ClusterSessions:
         """Keeps mail from being left for ids that nobody has."""
         if await self.find(conv_id) is None:
             raise ConversationNotFound("there is no such conversation")
+
+    async def _forget_key(self, owner: str, key: str) -> None:
+        """What was refused may be asked again, changed too, with the same key."""
+        with suppress(RedisError, OSError):
+            await self._store.forget_key(owner, key)
 
     async def _note_owner(self, owner: str, conv_id: str) -> None:
         await _reached(self._store.note_owner(owner, conv_id, self._now_ms()))
