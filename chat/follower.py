@@ -13,13 +13,22 @@ from .log import Entry, FrameLog, Gap, NowMs, wall_ms
 from .pool import Connection, ConnectionPool
 
 
+LEAST_WAIT = 1e-5
+"""Seconds for which no timer is worth its cost."""
+
+
 class Pace(msgspec.Struct, frozen=True, kw_only=True):
-    """When a follower looks up without being woken. Seconds."""
+    """When a follower looks up without being woken, and how soon after a look. Seconds.
+
+    What is logged within `spacing` of the last offer goes out with what else comes in that time: no
+    model speaks so fast, and in a burst a write to every socket for each frame is most of the cost.
+    """
 
     tick_active: float = 1
     tick_idle: float = 15
     heartbeat: float = 25
     idle_timeout: float = 60
+    spacing: float = 0.001
 
 
 class StreamFollower:
@@ -52,6 +61,8 @@ class StreamFollower:
         self._next_beat = self._loop.time() + pace.heartbeat
         self._alone_since: float | None = self._loop.time()
         self._timer: asyncio.TimerHandle | None = None
+        self._offered_at = -pace.spacing
+        self._next_look: asyncio.TimerHandle | None = None
         self._stopped = False
         self._armed_active = False
         self._task = asyncio.create_task(self._run(), name=f"follower:{log.conv_id}")
@@ -59,9 +70,16 @@ class StreamFollower:
     def wake(self) -> None:
         """Says that the log may have grown. May be lost, doubled or late.
 
-        What the log has at hand is offered before this returns; else the task fetches it.
+        What the log has at hand is offered before this returns, or at the end of the spacing; what
+        it has not, the task fetches.
         """
-        self._look()
+        if self._next_look is not None:
+            return
+        wait = self._offered_at + self.pace.spacing - self._loop.time()
+        if wait > LEAST_WAIT:
+            self._next_look = self._loop.call_later(wait, self._look)
+        else:
+            self._look()
 
     def join(self, connection: Connection) -> None:
         """Makes the connection one of the pool; it reads the log itself until it is level."""
@@ -89,8 +107,9 @@ class StreamFollower:
     async def aclose(self) -> None:
         """Ends the task. The pool's connections stay, and are told nothing more."""
         self._stopped = True
-        if self._timer is not None:
-            self._timer.cancel()
+        for timer in (self._timer, self._next_look):
+            if timer is not None:
+                timer.cancel()
         self._task.cancel()
         await asyncio.wait({self._task})
 
@@ -108,6 +127,9 @@ class StreamFollower:
             started_again = isinstance(page, Gap)
 
     def _look(self) -> None:
+        if self._next_look is not None:
+            self._next_look.cancel()
+            self._next_look = None
         if self._stopped or not self._offer_what_is_at_hand():
             self._bell.set()
 
@@ -127,6 +149,7 @@ class StreamFollower:
         last = page[-1]
         self.cursor = Cursor(self.cursor.epoch, last.seq, last.stream_id)
         self.pool.offer(page)
+        self._offered_at = self._loop.time()
         self._keep_pace()
 
     def _start_again(self) -> None:

@@ -29,7 +29,6 @@ Step: TypeAlias = tuple[str, int]
 
 TICK = 1.0
 """Seconds after which a follower looks up, here at all times."""
-PACE = Pace(tick_active=TICK, tick_idle=TICK)
 WINDOW = Window(frames=12)
 FLOW = Flow(outbox_frames=5, outbox_bytes=4000, unanswered_seconds=3)
 
@@ -83,7 +82,7 @@ class Scene:
 
     `lost` are the numbers of the bells that nobody hears (None: all), when `ring` names which:
     the follower's, that the log may have grown, or a connection's, that there is something to send.
-    Sockets that are `near` take frames in place.
+    Sockets that are `near` take frames in place; bursts go out in steps of `spacing` seconds.
     """
 
     def __init__(
@@ -98,8 +97,9 @@ class Scene:
         lost: Collection[int] | None = frozenset(),
         log: type[RememberingLog] = RememberingLog,
         near: bool = False,
+        spacing: float = 0,
     ) -> None:
-        self.log_type, self.near = log, near
+        self.log_type, self.near, self.spacing = log, near, spacing
         self._told = iter(told)
         self._writer, self._visitors = writer, visitors
         self._window, self._flow = window, flow
@@ -113,7 +113,9 @@ class Scene:
     async def __call__(self) -> None:
         clock = asyncio.get_running_loop()
         self.streams = Streams(
-            window=self._window, pace=PACE, now_ms=lambda: round(clock.time() * 1000)
+            window=self._window,
+            pace=Pace(tick_active=TICK, tick_idle=TICK, spacing=self.spacing),
+            now_ms=lambda: round(clock.time() * 1000),
         )
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(streams, "MemoryFrameLog", self.log_type)
@@ -223,7 +225,7 @@ class Scene:
             await self._is_there(tab)
         self.streams.sink("conv").publish(finished(99), ORIGIN)
         await self.streams.sink("conv").flush()
-        async with asyncio.timeout(self._late + 0.001):
+        async with asyncio.timeout(self._late + self.spacing + 0.001):
             for tab in self.tabs:
                 await self._level(tab)
         self._check_pages()

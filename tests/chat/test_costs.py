@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 import chat.coordinator
+from chat.follower import Pace
 from chat.frames import Cursor, StreamFrame, encode_body
 from chat.log import Entry, Gap, MemoryFrameLog, Numbered
 from chat.pool import Connection
@@ -62,7 +63,7 @@ class Reader:
 @asynccontextmanager
 async def watched(**sockets: int) -> AsyncIterator[tuple[Streams, list[Reader]]]:
     """Conversations by name with so many live sockets each, a model call begun in all of them."""
-    streams = Streams(now_ms=lambda: 0)
+    streams = Streams(pace=Pace(spacing=0), now_ms=lambda: 0)
     readers = [Reader(streams, conv) for conv, number in sockets.items() for _ in range(number)]
     for conv in sockets:
         streams.sink(conv).publish(CALL, ORIGIN)

@@ -52,6 +52,7 @@ async def new() -> AsyncIterator[Callable[..., Streams]]:
     made: list[Streams] = []
 
     def make(**options: object) -> Streams:
+        options = {"pace": Pace(spacing=0), **options}
         made.append(Streams(now_ms=lambda: int(seconds() * 1000), **options))  # type: ignore[arg-type]
         return made[-1]
 

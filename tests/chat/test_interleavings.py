@@ -93,7 +93,9 @@ def test_the_same_in_orders_thrown_by_a_dice(scene: Callable[[], Scene]):
     some_orders(scene, number=60)
 
 
-def at_hand(scene: Callable[[], Scene], *, near: bool = False) -> Callable[[], Scene]:
+def at_hand(
+    scene: Callable[[], Scene], *, near: bool = False, spacing: float = 0
+) -> Callable[[], Scene]:
     """The scene over a log that answers the follower at once, as that of one process does.
 
     `near`: and with sockets that take frames in place, as those of our servers do.
@@ -101,17 +103,19 @@ def at_hand(scene: Callable[[], Scene], *, near: bool = False) -> Callable[[], S
 
     def made() -> Scene:
         nearer = scene()
-        nearer.log_type, nearer.near = AtHandLog, near
+        nearer.log_type, nearer.near, nearer.spacing = AtHandLog, near, spacing
         return nearer
 
     return made
 
 
-@pytest.mark.parametrize("near", [False, True])
+@pytest.mark.parametrize(("near", "spacing"), [(False, 0), (True, 0), (True, 0.001)])
 @pytest.mark.parametrize("scene", [*SMALL, faltering])
-def test_the_same_where_what_is_new_is_at_hand(scene: Callable[[], Scene], near: bool):
-    assert every_hold(at_hand(scene, near=near), calls=8) > 20
-    some_orders(at_hand(scene, near=near), number=60)
+def test_the_same_where_what_is_new_is_at_hand(
+    scene: Callable[[], Scene], near: bool, spacing: float
+):
+    assert every_hold(at_hand(scene, near=near, spacing=spacing), calls=8) > 20
+    some_orders(at_hand(scene, near=near, spacing=spacing), number=60)
 
 
 # The same scenes without what guards the law
@@ -264,6 +268,7 @@ orders = st.binary(max_size=600)
     orders,
     st.sampled_from([RememberingLog, AtHandLog]),
     st.booleans(),
+    st.sampled_from([0, 0.001]),
 )
 def test_whoever_comes_goes_resumes_or_lags_whenever_sees_a_prefix_once_in_order(
     told: list[Event],
@@ -272,8 +277,9 @@ def test_whoever_comes_goes_resumes_or_lags_whenever_sees_a_prefix_once_in_order
     order: bytes,
     log: type[RememberingLog],
     near: bool,
+    spacing: float,
 ):
-    in_order(Scene(told, writer, visitors, log=log, near=near), order)
+    in_order(Scene(told, writer, visitors, log=log, near=near, spacing=spacing), order)
 
 
 # A bell that nobody hears

@@ -10,6 +10,7 @@ import pytest_asyncio
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from chat.follower import Pace
 from chat.pool import CLOSE_RESTARTING, Connection, Flow
 from chat.pump import pump
 from chat.streams import Streams
@@ -37,7 +38,7 @@ def test_a_server_that_offers_nothing_is_sent_to():
 
 @pytest_asyncio.fixture
 async def streams() -> AsyncIterator[Streams]:
-    made = Streams(now_ms=lambda: 0)
+    made = Streams(pace=Pace(spacing=0), now_ms=lambda: 0)
     yield made
     await made.aclose()
 
@@ -173,3 +174,23 @@ async def test_who_is_asked_to_leave_goes_at_once_after_an_end_that_others_get_i
     assert socket.pumping.result() == CLOSE_RESTARTING
     assert "inference.finished" in texts_of(b"".join(socket.written))[-1]
     await socket.leave()
+
+
+@pytest.mark.virtual
+async def test_a_burst_goes_out_in_one_write_a_spacing_and_a_lone_frame_at_once():
+    streams = Streams(pace=Pace(spacing=0.25), now_ms=lambda: 0)
+    socket = Socket(streams)
+    await asyncio.sleep(1)
+    await publish(streams, LINES[0])
+    assert len(socket.written) == 1, "it was held back for company"
+    for line in LINES[1:]:
+        await publish(streams, line)
+    await asyncio.sleep(0.24)
+    assert len(socket.written) == 1
+    await asyncio.sleep(0.02)
+    assert [len(texts_of(each)) for each in socket.written] == [1, len(LINES) - 1]
+    await asyncio.sleep(0.3)
+    await publish(streams, LINES[0])
+    assert len(socket.written) == 3
+    await socket.leave()
+    await streams.aclose()
