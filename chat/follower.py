@@ -12,7 +12,6 @@ from .frames import Cursor, connection_frame
 from .log import Entry, FrameLog, Gap, NowMs, wall_ms
 from .pool import Connection, ConnectionPool
 
-
 LEAST_WAIT = 1e-5
 """Seconds for which no timer is worth its cost."""
 

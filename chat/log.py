@@ -196,9 +196,9 @@ class MemoryFrameLog:
             return Gap("window")
         if behind == 0:
             return ()
+        if behind <= limit:  # from the end: a deque is walked to its middle
+            return tuple(islice(reversed(self._entries), behind))[::-1]
         start = len(self._entries) - behind
-        if behind == 1:
-            return (self._entries[-1],)
         return tuple(islice(self._entries, start, start + limit))
 
     async def window(self, *, since_seq: int = 0) -> Sequence[Entry]:
