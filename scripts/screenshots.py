@@ -30,7 +30,7 @@ LARGEST = 120_000
 PASSWORD = secrets.token_urlsafe()
 MAKE_ACCOUNTS = f"""
 from django.contrib.auth.models import User
-for name in ("anna", "ben"):
+for name in ("anna", "ben", "carla"):
     User.objects.create_user(name, password={PASSWORD!r})
 User.objects.create_superuser("operator", password={PASSWORD!r})
 """
@@ -138,6 +138,33 @@ async def agent(chat: Chat, prompt: str) -> None:
     await chat.say(prompt)
 
 
+# The operator's desk: first, while no other conversation is in its list
+
+
+@scene
+async def sessions(studio: Studio) -> AsyncIterator[Page]:
+    async with _many_states(studio) as carla, studio.tab(LIST, user="operator", width=1440) as chat:
+        for conv_id, state in (("order-0482", "Paused"), ("greeting", "Idle")):
+            row = chat.page.locator(f'[data-key="{conv_id}"]')
+            await expect(row).to_contain_text(state)
+        # At last, because the demo's tool gives up soon.
+        await _ask(carla, "slow-lookup", "slow tool", profile="agent")
+        row = chat.page.locator('[data-key="slow-lookup"]')
+        await expect(row).to_contain_text("Waiting for demo_task")
+        await chat.page.evaluate("scrollTo(0, 0)")
+        yield chat.page
+
+
+@scene
+async def session(studio: Studio) -> AsyncIterator[Page]:
+    async with (
+        _many_states(studio),
+        studio.tab(f"{LIST}order-0482/", user="operator", width=1280, height=1000) as chat,
+    ):
+        await expect(chat.page.get_by_role("button", name="Run with these")).to_be_visible()
+        yield chat.page
+
+
 # The page
 
 
@@ -233,47 +260,26 @@ async def narrow(studio: Studio) -> AsyncIterator[Page]:
         yield chat.page
 
 
-# The operator's desk
-
-
-@scene
-async def sessions(studio: Studio) -> AsyncIterator[Page]:
-    async with _many_states(studio), studio.tab(LIST, user="operator", width=1440) as chat:
-        for conv_id, state in (("order-0482", "Paused"), ("greeting", "Idle")):
-            row = chat.page.locator(f'[data-key="{conv_id}"]')
-            await expect(row).to_contain_text(state)
-        await chat.page.evaluate("scrollTo(0, 0)")
-        yield chat.page
-
-
-@scene
-async def session(studio: Studio) -> AsyncIterator[Page]:
-    async with (
-        _many_states(studio),
-        studio.tab(f"{LIST}order-0482/", user="operator", width=1280, height=1000) as chat,
-    ):
-        await expect(chat.page.get_by_role("button", name="Run with these")).to_be_visible()
-        yield chat.page
-
-
 @asynccontextmanager
-async def _many_states(studio: Studio) -> AsyncIterator[None]:
-    """Conversations of two people, one in each state; ended again after the block."""
-    async with studio.tab(user="anna") as anna, studio.tab(user="ben") as ben:
-        await _ask(anna, "order-0312", "fail")
-        await _ask(anna, "greeting", "hello")
+async def _many_states(studio: Studio) -> AsyncIterator[Chat]:
+    """Conversations of two people, one in each state; ended again after the block.
+
+    Yields a tab of one of them.
+    """
+    async with studio.tab(user="carla") as carla, studio.tab(user="ben") as ben:
+        await _ask(carla, "order-0312", "fail")
+        await _ask(carla, "greeting", "hello")
         await _ask(ben, "order-0482", "approve", "and then this", profile="agent")
         await _ask(ben, "long-report", "slow 600", "what is this", "where is my data")
-        await _ask(anna, "slow-lookup", "slow tool", profile="agent")
-        await _ask(anna, "no-answer", "silent")
+        await _ask(carla, "no-answer", "silent")
         try:
-            yield
+            yield carla
         finally:
             for person, conv_id in (
                 (ben, "order-0482"),
                 (ben, "long-report"),
-                (anna, "slow-lookup"),
-                (anna, "no-answer"),
+                (carla, "slow-lookup"),
+                (carla, "no-answer"),
             ):
                 await _post(person, "/api/chat/cancel", {"conv_id": conv_id, "queue": True})
 
