@@ -26,6 +26,8 @@ VENV_PYTHON = VENV / "bin" / "python"
 STATE = ROOT / os.environ.get("WEBCHAT_STATE_DIR", ".webchat")
 LOCK = ROOT / ".webchat" / "setup.lock"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+SYSTEM_PROGRAMS = ("/usr/local/sbin", "/usr/sbin")
+"""Where servers are, which not every account has on its PATH."""
 
 
 class SetupError(Exception):
@@ -40,7 +42,8 @@ def prepare(goal: str) -> None:
     with one_at_a_time():
         install("requirements.txt", *([] if goal == "run" else ["requirements-dev.txt"]))
         if goal == "test":
-            find_browser()
+            find_program("chromium", *BROWSERS)
+            find_program("nginx-light", "nginx")
         if goal == "run":
             manage("migrate --verbosity=0", "operator --skip-checks")
         if goal != "check":
@@ -137,15 +140,19 @@ def collect_static() -> None:
         write(stamp, digest.hexdigest())
 
 
-def find_browser() -> str:
-    """The path of a Chromium or Chrome, installed from Debian where there is none."""
-    found = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if found is None:
-        apt_install("chromium", f"the tests need a browser, and none of {BROWSERS} is on PATH")
-        found = shutil.which("chromium")
-    if found is None:
-        raise SetupError("the package chromium put no chromium on PATH; install Chrome or Chromium")
-    return found
+def find_program(package: str, *names: str) -> str:
+    """The path of a program of one of these names; where there is none, Debian's is installed."""
+    path = os.pathsep.join((os.environ.get("PATH", os.defpath), *SYSTEM_PROGRAMS))
+
+    def found() -> str | None:
+        return next(filter(None, (shutil.which(name, path=path) for name in names)), None)
+
+    if found() is None:
+        apt_install(package, f"the tests need one of {', '.join(names)}, and none is there")
+    program = found()
+    if program is None:
+        raise SetupError(f"the package {package} brought none of {', '.join(names)}; install one")
+    return program
 
 
 def apt_install(package: str, reason: str) -> None:

@@ -96,7 +96,11 @@ async def connected(url: str) -> AsyncIterator[Wire]:
     plain.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
     plain.setblocking(False)
     assert parts.hostname is not None
-    await asyncio.get_running_loop().sock_connect(plain, (parts.hostname, parts.port))
+    try:
+        await asyncio.get_running_loop().sock_connect(plain, (parts.hostname, parts.port))
+    except BaseException:
+        plain.close()
+        raise
     reader, writer = await asyncio.open_connection(sock=plain, limit=RECEIVE_BUFFER)
     wire = Wire(reader, writer)
     try:

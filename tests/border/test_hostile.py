@@ -22,7 +22,8 @@ from tests.live import METRICS_TOKEN, LiveServer
 from tests.metrics import Samples, scraped
 from tests.wire import PING, Wire, connected, frame, handshake, opened
 
-MiB = 1024 * 1024
+KiB = 1024
+MiB = 1024 * KiB
 PROMPT = "hello"
 LATER = 3.0
 """A neighbour's answer may take so many times as long as undisturbed, and a second: other tests
@@ -42,9 +43,9 @@ async def closes(server: LiveServer, reason: str) -> float:
     return (await metrics(server))["webchat_socket_closes_total"][(reason,)]
 
 
-async def until_sockets(server: LiveServer, most: float) -> None:
+async def until_sockets(server: LiveServer, most: float, *, within: float = GONE_SECONDS) -> None:
     """Returns when no more than so many sockets have a place."""
-    async with asyncio.timeout(GONE_SECONDS):
+    async with asyncio.timeout(within):
         while (await metrics(server))["webchat_sockets"][()] > most:  # noqa: ASYNC110
             await asyncio.sleep(0.05)
 
