@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
 from contextvars import Context
 from dataclasses import replace
-from typing import NamedTuple
+from typing import TypeAlias
 
 import msgspec
 from structlog.contextvars import bind_contextvars
@@ -49,9 +49,7 @@ ALWAYS_TAKEN = (PromptTaken, InferenceStarted, InferenceFinished, QueueUpdated, 
 _DELTAS = (TextDelta, ThinkingDelta)
 
 
-class _Published(NamedTuple):
-    event: Event
-    origin: Origin | None
+_Published: TypeAlias = tuple[Event, Origin | None]
 
 
 class StreamCoordinator:
@@ -99,7 +97,7 @@ class StreamCoordinator:
                 "the log does not follow. Check the log's store, or publish larger pieces"
             )
         self._chars += size
-        self._inbox.append(_Published(event, origin))
+        self._inbox.append((event, origin))
         self._begin()
 
     def resume(self, timeline: Timeline) -> None:
@@ -248,19 +246,18 @@ def _merged(published: Iterable[_Published]) -> Iterator[tuple[Event, Origin | N
     kind: type[TextDelta] | type[ThinkingDelta] | None = None
     origin: Origin | None = None
     parts: list[str] = []
-    for item in published:
-        event = item.event
+    for event, cause in published:
         if isinstance(event, _DELTAS) and isinstance(event.text, str):
-            if kind is type(event) and origin is item.origin:
+            if kind is type(event) and origin is cause:
                 parts.append(event.text)
                 continue
             if kind is not None:
                 yield kind("".join(parts)), origin
-            kind, origin, parts = type(event), item.origin, [event.text]
+            kind, origin, parts = type(event), cause, [event.text]
             continue
         if kind is not None:
             yield kind("".join(parts)), origin
             kind = None
-        yield event, item.origin
+        yield event, cause
     if kind is not None:
         yield kind("".join(parts)), origin

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, TypeAlias, get_args
+from typing import Any, Literal, TypeAlias, get_args
 
 import msgspec
 
@@ -355,7 +355,7 @@ class BadCursor(ValueError):
 _CURSOR = re.compile(r"(\d{1,16})\.(\d{1,16})(?:\.(\d{1,20}-\d{1,20}))?", re.ASCII)
 
 
-class Cursor(NamedTuple):
+class Cursor(msgspec.Struct, frozen=True, gc=False):
     """What a client has seen: the last frame of one life of the log."""
 
     epoch: int
