@@ -30,7 +30,7 @@ def main() -> None:
     raise_descriptor_limit()
     only = ALL if asked.servers is None else tuple(asked.servers)
     scale = QUICK if asked.quick else 1.0
-    whole = asyncio.run(_run(asked.rounds, asked.only, only, scale))
+    whole = asyncio.run(_run(asked.rounds, asked.only, only, asked.chainlit, scale))
     if asked.json is not None:
         asked.json.write_text(json.dumps(whole, indent=1, ensure_ascii=False))
 
@@ -40,6 +40,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=3, choices=range(1, 21), metavar="1..20")
     parser.add_argument("--only", type=_listed, help="scenarios by letter: a,b,c,d,e,f,g or b100")
     parser.add_argument("--servers", type=_listed, help=f"some of: {', '.join(ALL)}")
+    parser.add_argument(
+        "--chainlit", metavar="PYTHON", help="an interpreter that has Chainlit; it is measured too"
+    )
     parser.add_argument("--quick", action="store_true", help="a tenth of the frames, one minute")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all numbers there too")
     asked = parser.parse_args()
@@ -54,13 +57,17 @@ def _listed(text: str) -> list[str]:
 
 
 async def _run(
-    rounds: int, letters: Sequence[str] | None, only: tuple[str, ...], scale: float
+    rounds: int,
+    letters: Sequence[str] | None,
+    only: tuple[str, ...],
+    chainlit: str | None,
+    scale: float,
 ) -> dict[str, object]:
     """Prints a table for each scenario; returns all that was measured."""
     load = os.getloadavg()
     results: dict[str, Rounds] = {}
     print(_machine(load), flush=True)
-    async with Machinery.prepared(only) as machinery, AsyncExitStack() as stack:
+    async with Machinery.prepared(only, chainlit) as machinery, AsyncExitStack() as stack:
         chosen = [each for each in scenarios(machinery) if _wanted(each.name, letters)]
         if not chosen:
             raise SystemExit(f"bench: no scenario is named {letters}; expected some of a to g")
@@ -75,7 +82,7 @@ async def _run(
                         await _measured(scenario, name, machinery, running.get(name), scale)
                     )
             print(f"\n{_table(scenario, numbers)}", flush=True)
-    print(f"\nChainlit: not measured. Load before: {load[0]:.1f}, after: {os.getloadavg()[0]:.1f}.")
+    print(f"\nLoad before: {load[0]:.1f}, after: {os.getloadavg()[0]:.1f}.")
     return {"machine": _machine(load), "rounds": results, "at": time.time(), "scale": scale}
 
 
@@ -121,7 +128,8 @@ def _table(scenario: Scenario, rounds: Mapping[str, Sequence[Numbers]]) -> str:
         ).rstrip()
         for line in [heads, *rows]
     ]
-    return "\n".join([f"{scenario.name}  {scenario.title}", *lines])
+    missing = [f"{name.ljust(widths[0])}  not measured" for name in scenario.missing]
+    return "\n".join([f"{scenario.name}  {scenario.title}", *lines, *missing])
 
 
 def _ratios(mine: Sequence[Numbers], plain: Sequence[Numbers], key: str) -> list[float]:

@@ -17,8 +17,6 @@ from typing import Self
 PONG_BYTES = 64 * 1024
 CONNECT_SECONDS = 60.0
 
-_END = b'"inference.finished"'
-_DELTA = b'"llm.delta"'
 _STAMP = re.compile(rb"@(\d+) ")
 _LENGTH = re.compile(rb"content-length: (\d+)", re.IGNORECASE)
 _SEQ = re.compile(rb'"seq":(\d+)')
@@ -30,6 +28,11 @@ class Wire(asyncio.Protocol):
 
     Where it `acknowledges`, it says how far it has read as docs/protocol.md asks.
     """
+
+    END = b'"inference.finished"'
+    """What the last message of an answer holds."""
+    DELTA = b'"llm.delta"'
+    """What a message with a piece of it holds near its beginning."""
 
     def __init__(
         self, url: str, headers: Mapping[str, str] | None = None, *, acknowledges: bool = False
@@ -114,7 +117,11 @@ class Wire(asyncio.Protocol):
         if not before and self.frames:
             self.first_at = time.monotonic()
         self._rest = data[place:]
-        if self._end is not None and not self._end.done() and data.find(_END, start, place) >= 0:
+        if (
+            self._end is not None
+            and not self._end.done()
+            and data.find(self.END, start, place) >= 0
+        ):
             self._end.set_result(time.monotonic())
         while self._waits and self.frames >= self._waits[0][0]:
             _, done = self._waits.pop(0)
@@ -139,7 +146,7 @@ class Wire(asyncio.Protocol):
             kind = data[place] & 15
             if kind == _TEXT:
                 self.frames += 1
-                if latencies is not None and data.find(_DELTA, place, place + 100) >= 0:
+                if latencies is not None and data.find(self.DELTA, place, place + 100) >= 0:
                     now = time.monotonic_ns()
                     for stamp in _STAMP.findall(data, place, end):
                         latencies.append((now - int(stamp)) / 1e9)

@@ -16,7 +16,7 @@ import psutil
 
 from .client import Wire
 from .orders import Orders
-from .servers import OURS, PLAIN, STOCK, Cost, Machinery, Ours, Server
+from .servers import CHAINLIT, OURS, PLAIN, STOCK, Cost, Machinery, Ours, Server
 
 LEAD = 0.5
 """Seconds between an order and its first frame: the prompt's own cost is not the frames'."""
@@ -30,7 +30,9 @@ APART = 0.02
 PATIENCE = 180.0
 """Seconds a scenario may take with one server before it is given up."""
 
-ALL = (PLAIN, *OURS, *STOCK)
+ALL = (PLAIN, *OURS, *STOCK, CHAINLIT)
+SLOW = (*STOCK, CHAINLIT)
+"""They take ten times as long for a frame, and are asked for a tenth."""
 
 Numbers: TypeAlias = Mapping[str, float]
 
@@ -39,7 +41,8 @@ Numbers: TypeAlias = Mapping[str, float]
 class Scenario:
     """`measure` is asked once a round for each of `servers`; `fresh`: of a new process each time.
 
-    `relative` are the numbers that are also told as a multiple of the plain server's.
+    `relative` are the numbers that are also told as a multiple of the plain server's. `missing` are
+    servers that would take part if they were here.
     """
 
     name: str
@@ -48,6 +51,7 @@ class Scenario:
     measure: Callable[[Server, float], Awaitable[Numbers]]
     fresh: bool = False
     relative: tuple[str, ...] = ("µs/frame",)
+    missing: tuple[str, ...] = ()
 
 
 class Meter:
@@ -78,7 +82,7 @@ def fan_out(sockets: int, frames: int) -> Callable[[Server, float], Awaitable[Nu
     """One conversation with so many sockets, and about so many frames to all of them together."""
 
     async def measure(server: Server, scale: float) -> Numbers:
-        share = 0.1 if server.name in STOCK else 1.0  # it takes ten times as long for each
+        share = 0.1 if server.name in SLOW else 1.0
         each = max(20, round(frames * scale * share / sockets))
         conv = str(uuid4())
         wires = await _open(server, [conv] * sockets)
@@ -281,18 +285,22 @@ def scenarios(machinery: Machinery) -> Sequence[Scenario]:
     def of(*names: str) -> tuple[str, ...]:
         return tuple(name for name in names if name in machinery.only)
 
+    missing = (CHAINLIT,) if machinery.chainlit is None else ()
+    shared = (PLAIN, *OURS, *STOCK)  # a session of Chainlit has one socket
+
     return (
         Scenario(
             name="a",
             title="One conversation, 1 socket, as fast as possible",
             servers=of(*ALL),
             measure=fan_out(1, 30_000),
+            missing=missing,
         ),
         *(
             Scenario(
                 name=f"b{sockets}",
                 title=f"One conversation, {sockets} sockets",
-                servers=of(*ALL),
+                servers=of(*shared),
                 measure=fan_out(sockets, 100_000),
             )
             for sockets in (10, 100, 1000)
@@ -302,6 +310,7 @@ def scenarios(machinery: Machinery) -> Sequence[Scenario]:
             title="500 conversations × 20 events/s",
             servers=of(*ALL),
             measure=many_streams(500, 20, 5),
+            missing=missing,
         ),
         Scenario(
             name="d",
@@ -310,6 +319,7 @@ def scenarios(machinery: Machinery) -> Sequence[Scenario]:
             measure=idle,
             fresh=True,
             relative=(),
+            missing=missing,
         ),
         Scenario(
             name="e",

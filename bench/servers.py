@@ -29,6 +29,7 @@ STOP_SECONDS = 20.0
 PLAIN = "websockets"
 OURS = ("webchat uvicorn", "webchat daphne")
 STOCK = ("channels uvicorn", "channels daphne")
+CHAINLIT = "chainlit"
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,18 +151,26 @@ class Ours(Server):
 
 @dataclass
 class Machinery:
-    """Starts servers and ends those it started. `env` is for ours; `only` names who takes part."""
+    """Starts servers and ends those it started. `env` is for ours; `only` names who takes part.
+
+    `chainlit` is the interpreter that has Chainlit; without one Chainlit takes no part.
+    """
 
     state: Path
     only: tuple[str, ...]
+    chainlit: str | None = None
     env: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     @asynccontextmanager
-    async def prepared(cls, only: tuple[str, ...]) -> AsyncIterator[Machinery]:
+    async def prepared(
+        cls, only: tuple[str, ...], chainlit: str | None = None
+    ) -> AsyncIterator[Machinery]:
         """With a database and static files of its own, gone at the end of the block."""
         with tempfile.TemporaryDirectory(prefix="webchat-bench-") as folder:
-            machinery = cls(Path(folder), only)
+            if chainlit is None:
+                only = tuple(name for name in only if name != CHAINLIT)
+            machinery = cls(Path(folder), only, chainlit)
             if any(name in only for name in OURS):
                 await machinery._set_up()
             yield machinery
@@ -173,7 +182,7 @@ class Machinery:
         log = self.state / f"{port}.log"
         with log.open("wb") as output:
             process = await asyncio.create_subprocess_exec(
-                *_command(name, port),
+                *self._command(name, port),
                 cwd=ROOT,
                 env={**self._environment(), **env},
                 stdout=output,
@@ -191,6 +200,10 @@ class Machinery:
                 if name in OURS:
                     (await http.get("/")).raise_for_status()
                     yield Ours(name, seen, url, http)
+                elif name == CHAINLIT:
+                    from .chainlit_wire import Chainlit
+
+                    yield Chainlit(name, seen, url)
                 else:
                     yield Server(name, seen, url)
         finally:
@@ -219,8 +232,17 @@ class Machinery:
             "DJANGO_SETTINGS_MODULE": "bench.settings",
             "WEBCHAT_STATE_DIR": str(self.state),
             "WEBCHAT_MODEL": "bench:fast",
+            "CHAINLIT_APP_ROOT": str(self.state),  # it writes its settings there
             **self.env,
         }
+
+    def _command(self, name: str, port: int) -> list[str]:
+        if name != CHAINLIT:
+            return _command(name, port)
+        assert self.chainlit is not None
+        app = str(ROOT / "bench" / "chainlit_app.py")
+        options = ["--headless", "--host", "127.0.0.1", "--port", str(port)]
+        return [self.chainlit, "-m", "chainlit", "run", app, *options]
 
 
 def _command(name: str, port: int) -> list[str]:
