@@ -5,21 +5,25 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable
+from contextlib import suppress
+from functools import partial
 from typing import Any
 from urllib.parse import parse_qs
 
 from channels.consumer import get_handler_name
 from channels.exceptions import StopConsumer
 from channels.generic.websocket import AsyncWebsocketConsumer
+from channels.layers import get_channel_layer
+from channels.utils import await_many_dispatch
 from structlog.contextvars import bind_contextvars
 
 from sessions_app.access import Identity, can
-from sessions_app.inference.errors import Draining, ProfileNotFound
+from sessions_app.inference.errors import Draining, ProfileNotFound, Unavailable
 from sessions_app.values import SessionInfo
 
 from .address import client_address
 from .apps import hub
-from .control import control_group
+from .control import join_control, leave_control
 from .counts import CLOSE_REASONS
 from .errors import BadConvId, TooManySockets
 from .follower import StreamFollower
@@ -57,6 +61,7 @@ class ChatConsumer(AsyncWebsocketConsumer):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._hub = hub()
+        self._asked: dict[str, str] = {}
         self._conv_id = ""
         self._connection = Connection()
         self._identity = Identity(None)
@@ -81,10 +86,28 @@ class ChatConsumer(AsyncWebsocketConsumer):
                     return message
 
         try:
-            await super().__call__(scope, heard, send)
+            await self._serve(scope, heard, send)
         finally:
             # Also where the server kills the consumer, or the client was gone before its accept.
             await self._leave()
+
+    async def _serve(self, scope: Any, receive: Any, send: Any) -> None:
+        """As every consumer of Channels is served; and a layer that is away is told of."""
+        self.scope, self.base_send = scope, send
+        layer = get_channel_layer(self.channel_layer_alias)
+        assert layer is not None, "settings.CHANNEL_LAYERS has no default layer"
+        self.channel_layer = layer
+        try:
+            self.channel_name = await self.channel_layer.new_channel()
+        except Exception:  # each layer has its own errors
+            logger.debug("the channel layer fails", exc_info=True)
+            await receive()
+            await self._refuse(Unavailable("the server is not complete; try again in a moment"))
+            return
+        said = partial(self.channel_layer.receive, self.channel_name)
+        with suppress(StopConsumer):
+            # The stubs know nothing of a layer's messages, of which the second is.
+            await await_many_dispatch([receive, said], self.dispatch)  # type: ignore[list-item]
 
     async def dispatch(self, message: Any) -> None:
         """None of the handlers touches a database, so none needs a look at its connections."""
@@ -102,7 +125,11 @@ class ChatConsumer(AsyncWebsocketConsumer):
             await self._forbid("nobody is known by its cookies")
             return
         conv_id = self._asked.get("conv_id", "")
-        info = await self._hub.sessions.find(conv_id)
+        try:
+            info = await self._hub.sessions.find(conv_id)
+        except Unavailable as error:
+            await self._refuse(error)
+            return
         if info is not None and not can(identity, "transcript", info):
             await self._forbid("the conversation is somebody else's")
             return
@@ -119,14 +146,21 @@ class ChatConsumer(AsyncWebsocketConsumer):
             if not can(identity, "transcript", info):
                 await self._forbid("the conversation is somebody else's")
                 return
-        except (BadConvId, BadCursor, ProfileNotFound, Draining, TooManySockets) as error:
+            self._conv_id = conv_id
+            self._sit_down(identity.owner, info)
+            await join_control(self.channel_layer, conv_id, self.channel_name)
+            await self._hub.streams.refresh(conv_id)
+        except (
+            BadConvId,
+            BadCursor,
+            ProfileNotFound,
+            Draining,
+            TooManySockets,
+            Unavailable,
+        ) as error:
             await self._refuse(error)
             return
-        self._conv_id = conv_id
         bind_contextvars(conv_id=conv_id)
-        self._sit_down(identity.owner, info)
-        await self.channel_layer.group_add(control_group(conv_id), self.channel_name)
-        await self._hub.streams.refresh(conv_id)
         await self.accept()
         logger.info("a socket opened")
         self._follower = self._hub.streams.follower(conv_id)
@@ -186,7 +220,7 @@ class ChatConsumer(AsyncWebsocketConsumer):
         if conv_id:
             why = CLOSE_REASONS.get(self._connection.closing, "other")
             logger.info("a socket closed: %s", why, extra={"code": self._connection.closing})
-            await self.channel_layer.group_discard(control_group(conv_id), self.channel_name)
+            await leave_control(self.channel_layer, conv_id, self.channel_name)
 
     def _give_up_place(self) -> None:
         """Out of counts, guard and pool. Idempotent."""
@@ -280,6 +314,8 @@ def _close_code(refusal: Exception) -> int:
     match refusal:
         case Draining():
             return CLOSE_RESTARTING
+        case Unavailable():
+            return CLOSE_TRY_LATER
         case TooManySockets(everybody=True):
             return CLOSE_TRY_LATER
         case TooManySockets():

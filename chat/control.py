@@ -8,10 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Awaitable
+from contextlib import suppress
 from typing import Any
 
 from asgiref.sync import async_to_sync
 from channels.layers import InMemoryChannelLayer, get_channel_layer
+
+from sessions_app.inference.errors import Unavailable
 
 from .apps import installed
 from .guard import ACCESS_GROUP, digest
@@ -24,9 +28,28 @@ def control_group(conv_id: str) -> str:
     return f"conv.{digest(conv_id)}"
 
 
+async def join_control(layer: Any, conv_id: str, channel: str) -> None:
+    """Has a consumer hear what is said to the conversation's sockets. Raises Unavailable."""
+    await _heard(layer.group_add(control_group(conv_id), channel))
+
+
+async def leave_control(layer: Any, conv_id: str, channel: str) -> None:
+    """The opposite. Raises nothing: a layer that is away knows nobody for long."""
+    with suppress(Unavailable):
+        await _heard(layer.group_discard(control_group(conv_id), channel))
+
+
 async def close_sockets(conv_id: str, code: int) -> None:
-    """Asks every socket of the conversation to close with `code`."""
-    await _send(control_group(conv_id), {"type": "control.close", "code": code})
+    """Asks every socket of the conversation to close with `code`. Raises Unavailable."""
+    await _heard(_send(control_group(conv_id), {"type": "control.close", "code": code}))
+
+
+async def _heard(told: Awaitable[None]) -> None:
+    try:
+        await told
+    except Exception as error:
+        logger.debug("the channel layer fails", exc_info=True)
+        raise Unavailable("the sockets cannot be told just now; try again in a moment") from error
 
 
 def session_ended(session_key: str, code: int) -> None:

@@ -15,6 +15,7 @@ from typing import TypeAlias
 import msgspec
 from structlog.contextvars import bind_contextvars
 
+from cluster.leases import LeaseLost
 from sessions_app.inference.errors import StreamStalled
 from sessions_app.inference.events import (
     Event,
@@ -184,6 +185,11 @@ class StreamCoordinator:
                 elif flushes:
                     await self._log.commit()
                 failed = None
+            except LeaseLost as error:
+                # Whoever goes on with the conversation tells how it ended.
+                logger.warning("%s frames were not written: %s", len(batch), error)
+                self._counts.drops["gone"] += len(batch)
+                failed = StreamStalled(GONE)
             except Exception as error:
                 logger.exception("the log of %s took no frames", self._log.conv_id)
                 self._counts.drops["log_failed"] += len(batch)

@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
+from sessions_app.inference.errors import Unavailable
+
 from .counts import StreamCounts
 from .frames import Cursor, connection_frame
 from .log import Entry, FrameLog, Gap, NowMs, wall_ms
@@ -14,6 +16,7 @@ from .pool import Connection, ConnectionPool
 
 LEAST_WAIT = 1e-5
 """Seconds for which no timer is worth its cost."""
+RETRY_SECONDS = 1.0
 
 
 class Pace(msgspec.Struct, frozen=True, kw_only=True):
@@ -34,7 +37,8 @@ class StreamFollower:
     """Reads the log after its cursor and offers what it reads to the pool.
 
     Owns the pool and one task. A lost `wake()`, its own or a connection's, costs at most one tick.
-    It stops when it had no socket for `idle_timeout`; the inference never notices.
+    It stops when it had no socket for `idle_timeout`; the inference never notices. A log that is
+    away for a while is asked again until it is back.
     """
 
     PAGE = 256
@@ -117,7 +121,11 @@ class StreamFollower:
         started_again = False
         while not self._stopped:
             self._bell.clear()
-            page = await self.log.read(self.cursor, limit=self.PAGE)
+            try:
+                page = await self.log.read(self.cursor, limit=self.PAGE)
+            except Unavailable:
+                await asyncio.sleep(RETRY_SECONDS)
+                continue
             if page:
                 self._take(page)
             # A log that is being rewritten may refuse each new place; the tick looks again.

@@ -17,6 +17,7 @@ from functools import cached_property
 from typing import Any, Protocol
 
 from sessions_app.access import Identity, Owned, can
+from sessions_app.inference.errors import Unavailable
 
 from .pool import CLOSE_NO_ACCESS, CLOSE_RESYNC, CLOSE_SIGNED_OUT, Connection
 
@@ -66,6 +67,7 @@ class Guard:
     stays. Belongs to one event loop.
     """
 
+    RETRY_SECONDS = 5.0
     BATCH = 100  # sessions asked for at once: a thread is kept for some milliseconds
 
     def __init__(
@@ -110,20 +112,29 @@ class Guard:
             await asyncio.wait(tasks)
 
     async def _listen(self) -> None:
-        channel = await self._layer.new_channel()
+        while True:
+            try:
+                await self._listen_on(await self._layer.new_channel())
+            except Exception as error:  # noqa: BLE001 - each layer has its own errors
+                logger.warning("the channel layer fails, the checks go on: %r", error)
+                await asyncio.sleep(min(self._every, self.RETRY_SECONDS))
+
+    async def _listen_on(self, channel: str) -> None:
+        heard = asyncio.ensure_future(self._layer.receive(channel))
         try:
             while True:
-                try:
-                    # Again and again, because a membership expires.
-                    await self._layer.group_add(ACCESS_GROUP, channel)
-                    with suppress(TimeoutError):
-                        async with asyncio.timeout(self._every):
-                            self._hear(await self._layer.receive(channel))
-                except Exception:
-                    logger.warning("the channel layer fails; the checks go on", exc_info=True)
-                    await asyncio.sleep(self._every)
+                # Again and again, because a membership expires. What waits is not cancelled for it:
+                # to some layers that means that nobody will ever listen on the channel again.
+                await self._layer.group_add(ACCESS_GROUP, channel)
+                await asyncio.wait({heard}, timeout=self._every)
+                if heard.done():
+                    self._hear(heard.result())
+                    heard = asyncio.ensure_future(self._layer.receive(channel))
         finally:
-            await self._layer.group_discard(ACCESS_GROUP, channel)
+            with suppress(Exception):
+                await self._layer.group_discard(ACCESS_GROUP, channel)
+            heard.cancel()
+            await asyncio.wait({heard})
 
     def _hear(self, message: Mapping[str, Any]) -> None:
         match message:
@@ -170,6 +181,8 @@ class Guard:
         """None also where an app's store fails: the others of the batch are still checked."""
         try:
             return await self._find(conv_id)
+        except Unavailable:
+            return None
         except Exception:
             logger.warning("a conversation cannot be found now", exc_info=True)
             return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import Protocol
 
 from prometheus_client import CollectorRegistry, Gauge, Histogram
@@ -22,6 +23,9 @@ class Shared(Protocol):
 
     def start(self) -> None:
         """Called once on the running loop."""
+
+    def failing(self) -> Sequence[str]:
+        """What of it cannot be used now, by name."""
 
     async def aclose(self) -> None:
         """After sessions and streams have closed."""
@@ -69,6 +73,11 @@ class Hub:
         self._probe.start()
         if self._shared is not None:
             self._shared.start()
+
+    def failing(self) -> Sequence[str]:
+        """Why this process should be given no work now; empty: it takes it."""
+        shared = () if self._shared is None else self._shared.failing()
+        return (*(["draining"] if self.draining else []), *shared)
 
     async def aclose(self) -> None:
         """Ends every inference as cancelled, then every task of streams and guard. Idempotent."""

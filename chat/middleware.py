@@ -9,8 +9,9 @@ from asgiref.sync import iscoroutinefunction, markcoroutinefunction
 from django.core.exceptions import RequestDataTooBig
 from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
+from django.shortcuts import render
 
-from sessions_app.inference.errors import WebchatError
+from sessions_app.inference.errors import Unavailable, WebchatError
 
 from .errors import PromptTooLong, http_status
 
@@ -27,7 +28,10 @@ _UNEXPECTED = ("server_error", "The server failed; the error is in its log. Try 
 
 
 class ProtocolErrorsMiddleware:
-    """Turns refusals and Django's own error pages into `{"error", "code"}` for JSON callers."""
+    """Turns refusals and Django's own error pages into `{"error", "code"}` for JSON callers.
+
+    Whoever asked for a page gets one where what it is made of cannot be reached.
+    """
 
     sync_capable = False
     async_capable = True
@@ -52,6 +56,8 @@ class ProtocolErrorsMiddleware:
     async def process_exception(
         self, request: HttpRequest, exception: Exception
     ) -> HttpResponse | None:
+        if isinstance(exception, Unavailable) and not _speaks_json(request):
+            return _unavailable_page(request, exception)
         if not _speaks_json(request):
             return None
         if isinstance(exception, RequestDataTooBig):
@@ -63,6 +69,13 @@ class ProtocolErrorsMiddleware:
         if status in (429, 503):
             response["Retry-After"] = str(getattr(exception, "retry_after", RETRY_SECONDS))
         return response
+
+
+def _unavailable_page(request: HttpRequest, error: Unavailable) -> HttpResponse:
+    response = render(request, "503.html", {"sentence": str(error)}, status=503)
+    response["Retry-After"] = str(RETRY_SECONDS)
+    response["Cache-Control"] = "no-store"
+    return response
 
 
 def error_response(status: int, code: str, sentence: str) -> HttpResponse:

@@ -6,9 +6,11 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from itertools import islice
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 
 import msgspec
+
+from sessions_app.inference.errors import Unavailable
 
 from .follower import StreamFollower
 from .frames import PROTOCOL_VERSION, Cursor, connection_frame, utf8_size
@@ -20,6 +22,11 @@ from .wire import Wire, Write, message
 logger = logging.getLogger(__name__)
 
 Send: TypeAlias = Callable[[str], Awaitable[None]]
+
+T = TypeVar("T")
+
+RETRY_SECONDS = 1.0
+"""Between two questions to a log that is away."""
 
 WRITE_BYTES = 64 * 1024
 """Of frames that go out in one write: what a socket's buffer takes at a time."""
@@ -105,11 +112,16 @@ class _Socket:
         self.in_place = None if write is None else self._put_in_place
         self._now_ms = now_ms
         self._clock = asyncio.get_running_loop()
+        self._greeted = False
 
     async def greet(self, cursor: Cursor | None, profile: str) -> None:
         """Hello, and a snapshot unless the cursor was proved."""
         log = self._log
-        page = None if cursor is None else await log.read(cursor, limit=1)
+        page = None
+        if cursor is not None:
+            page = await self._patiently(lambda: log.read(cursor, limit=1))
+            if page is None:
+                return
         resumed = page is not None and not isinstance(page, Gap)
         if page is not None:
             result = page.reason if isinstance(page, Gap) else "resumed"
@@ -132,6 +144,7 @@ class _Socket:
             heartbeat_ms=int(self._follower.pace.heartbeat * 1000),
         )
         await self.send(connection_frame("ws.hello", log.conv_id, hello))
+        self._greeted = True
         if resumed:
             self._connection.cursor = cursor
         else:
@@ -149,8 +162,11 @@ class _Socket:
     async def catch_up(self) -> None:
         """Sends the next page of the log, or goes live at its end."""
         connection = self._connection
-        assert connection.cursor is not None
-        page = await self._log.read(connection.cursor, limit=self._follower.PAGE)
+        cursor = connection.cursor
+        assert cursor is not None
+        page = await self._patiently(lambda: self._log.read(cursor, limit=self._follower.PAGE))
+        if page is None:
+            return
         if isinstance(page, Gap):
             if connection.may_send:
                 await self.snapshot("slow" if page.reason == "window" else page.reason)
@@ -167,12 +183,26 @@ class _Socket:
 
     async def snapshot(self, reason: SnapshotReason) -> None:
         """One frame that stands for all frames up to its version."""
-        snapshot = msgspec.structs.replace(await self._log.snapshot(), reason=reason)
+        found = await self._patiently(self._log.snapshot)
+        if found is None:
+            return
+        snapshot = msgspec.structs.replace(found, reason=reason)
         text = connection_frame("timeline.snapshot", self._log.conv_id, snapshot)
         self._connection.cursor = Cursor.parse(snapshot.cursor)
         self._connection.sent(utf8_size(text), snapshot.version)
         self._follower.counts.snapshots[reason] += 1
         await self.send(text)
+
+    async def _patiently(self, ask: Callable[[], Awaitable[T]]) -> T | None:
+        """The log's answer, however long it is away; None once the socket is to be closed."""
+        while self._connection.closing is None:
+            try:
+                return await ask()
+            except Unavailable:
+                if self._greeted:
+                    await self.send_replies()
+                await asyncio.sleep(RETRY_SECONDS)
+        return None
 
     def _put_in_place(self, entries: Sequence[Entry], size: int, wire: Wire) -> bool:
         """Puts a batch on the wire now, if the client keeps up and nobody is asked to go."""

@@ -3,24 +3,33 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import secrets
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from itertools import islice
+from typing import TypeVar
 
 import msgspec
+from redis.exceptions import RedisError
 
 from cluster.leases import Lease, LeaseLost, Leases
 from cluster.store import NOTHING, Batch, Extra, Page, RedisStore, Written
+from sessions_app.inference.errors import Unavailable
 
 from .frames import Cursor, InferenceFinished, StreamFrame, body_of, decode_body
 from .log import Entry, Gap, GapReason, NowMs, Numbered, Window, wall_ms
 from .timeline import Snapshot, Timeline, TimelineState
 
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
 PAGE = 1000
 TAIL = 512
 TRIES = 5
+RETRY_SECONDS = 0.25
 SNAPSHOT_PARTS = 4
 """A snapshot is stored this often in a window, so that with the tail after it all is there."""
 
@@ -51,7 +60,7 @@ class RedisLogWriter:
         # Taken before anything is awaited: it is the state that these very frames made.
         extra = self._extra()
         if self._lease.lost is not None:
-            raise LeaseLost(f"{self.conv_id} is another process's now ({self._lease.lost})")
+            raise LeaseLost(f"{self.conv_id} is not this process's any more")
         if batch or extra != NOTHING:
             await self._log.write(self._lease, batch, extra)
 
@@ -63,7 +72,8 @@ class RedisLogWriter:
 class RedisFrameLog:
     """A FrameLog, read by every process; its owner writes it with a RedisLogWriter.
 
-    `head`, `active_inference`, `queue_depth` and `kept` are as of the last read or append.
+    `head`, `active_inference`, `queue_depth` and `kept` are as of the last read or append. What is
+    awaited raises Unavailable while the store cannot be reached.
     """
 
     def __init__(
@@ -129,7 +139,7 @@ class RedisFrameLog:
     async def write(self, lease: Lease, batch: Sequence[Numbered], extra: Extra) -> None:
         """For a RedisLogWriter."""
         async with self._folding:
-            fold, self._fold = await self._folded(), None
+            fold, self._fold = await self._own_fold(lease), None
             before = fold.cursor
             for frame, entry in batch:
                 assert entry.seq == fold.timeline.version + 1, f"{entry.seq} does not follow"
@@ -179,7 +189,7 @@ class RedisFrameLog:
         return tuple(islice(tail, start, start + limit))
 
     async def window(self, *, since_seq: int = 0) -> Sequence[Entry]:
-        found = await self._store.window(self.conv_id, since_seq=since_seq)
+        found = await _reached(self._store.window(self.conv_id, since_seq=since_seq))
         return [_entry(written) for written in found]
 
     async def snapshot(self, *, since_version: int = 0) -> Snapshot:
@@ -191,13 +201,15 @@ class RedisFrameLog:
 
     async def _page(self, after: Cursor, *, limit: int) -> Page:
         before = self._head
-        page = await self._store.read(
-            self.conv_id,
-            epoch=after.epoch,
-            seq=after.seq,
-            id=after.stream_id or "",
-            limit=limit,
-            now_ms=self._now_ms(),
+        page = await _reached(
+            self._store.read(
+                self.conv_id,
+                epoch=after.epoch,
+                seq=after.seq,
+                id=after.stream_id or "",
+                limit=limit,
+                now_ms=self._now_ms(),
+            )
         )
         head = Cursor(page.epoch, page.head, page.head_id or None)
         if self._leases.get(self.conv_id) is None or self._fold is None:
@@ -208,6 +220,15 @@ class RedisFrameLog:
             self._leases.roll_back(self.conv_id)
         self._kept = (page.kept_frames, page.kept_bytes)
         return page
+
+    async def _own_fold(self, lease: Lease) -> _Fold:
+        """The fold at the head, for its owner: it waits for a store that is away. LeaseLost."""
+        while lease.lost is None:
+            try:
+                return await self._folded()
+            except Unavailable:
+                await asyncio.sleep(RETRY_SECONDS)
+        raise LeaseLost(f"{self.conv_id} is not this process's any more")
 
     async def _folded(self) -> _Fold:
         """The fold at the log's head, from where it was, or else from the stored snapshot."""
@@ -229,12 +250,12 @@ class RedisFrameLog:
                 return fold
             # The log was rewritten, or trimmed beyond this place, meanwhile.
             fold = None
-        raise ConnectionError(f"the log of {self.conv_id} has no snapshot that its frames follow")
+        raise Unavailable(f"the log of {self.conv_id} changes faster than it can be read")
 
     async def _stored_fold(self) -> _Fold:
         """The fold that the owner stored last; an empty one where it stored none."""
         await self.refresh()
-        raw = await self._store.snap(self.conv_id)
+        raw = await _reached(self._store.snap(self.conv_id))
         if raw is None:
             return _Fold(Timeline(), Cursor(self._head.epoch, 0))
         stored = msgspec.json.decode(raw, type=_Stored)
@@ -267,7 +288,15 @@ class _Fold:
 
     def take_written(self, written: Written) -> None:
         entry = _entry(written)
-        self.take(decode_body(body_of(entry.text, entry.seq, entry.stream_id)), entry)
+        try:
+            frame = decode_body(body_of(entry.text, entry.seq, entry.stream_id))
+        except msgspec.ValidationError as error:
+            # A newer server's: its clients know what it means, and the log keeps it as it is.
+            logger.info("frame %s of %s is passed over: %s", entry.seq, entry.event, error)
+            self.timeline.pass_over(entry.seq)
+            self.cursor = Cursor(self.cursor.epoch, entry.seq, entry.stream_id)
+            return
+        self.take(frame, entry)
 
     def snapshot_if_due(self, window: Window) -> bytes | None:
         """The fold to be stored with the batch that made it; None where the last one will do."""
@@ -280,6 +309,17 @@ class _Fold:
             return None
         self.due, self.weight, self.stored_seq = False, 0, self.timeline.version
         return msgspec.json.encode(_Stored(self.timeline.state(), self.cursor.stream_id or ""))
+
+
+async def _reached(asked: Awaitable[T]) -> T:
+    """The store's answer. Raises Unavailable where there is none."""
+    try:
+        return await asked
+    except (RedisError, OSError) as error:
+        logger.debug("the log's store cannot be reached: %s", error)
+        raise Unavailable(
+            "the conversations cannot be reached just now; try again in a few seconds"
+        ) from None
 
 
 def _written(entry: Entry) -> Written:

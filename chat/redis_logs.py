@@ -116,11 +116,16 @@ class RedisLogs:
             changed, self._changed = self._changed, set()
             grown, self._grown = self._grown, set()
             try:
-                for conv_id in changed:
+                for conv_id in tuple(changed):
                     await self._join(conv_id)
+                    changed.discard(conv_id)
                 await asyncio.gather(*(self._call(conv_id) for conv_id in grown))
             except Exception as error:  # noqa: BLE001 - each layer has its own errors
                 logger.debug("the layer took no call: %s", error)
+                # Calls are hints, and lost; but who is in no group is never called.
+                self._changed |= changed
+                self._work.set()
+                await asyncio.sleep(RETRY_SECONDS)
             await asyncio.sleep(COALESCE_SECONDS)
 
     async def _join(self, conv_id: str) -> None:
@@ -143,7 +148,7 @@ class RedisLogs:
                 message = await self._layer.receive(self._channel)
                 self._wake(message["conv_id"])
             except Exception as error:  # noqa: BLE001 - each layer has its own errors
-                logger.warning("the channel layer cannot be heard: %s", error)
+                logger.debug("the channel layer cannot be heard: %s", error)
                 await asyncio.sleep(RETRY_SECONDS)
 
 

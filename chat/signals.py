@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from functools import partial
 from importlib import import_module
@@ -19,10 +20,14 @@ from django.dispatch import receiver
 from django.http import HttpRequest
 from django.utils.timezone import now
 
+from sessions_app.inference.errors import Unavailable
+
 from .apps import installed
 from .control import close_sockets, owner_changed, permissions_changed, session_ended
 from .identity import VISITOR_KEY
 from .pool import CLOSE_RESYNC, CLOSE_SIGNED_OUT
+
+logger = logging.getLogger(__name__)
 
 
 @receiver(user_logged_in)
@@ -40,7 +45,13 @@ def keep_visitors_conversations(
         for conv_id in moved:
             await close_sockets(conv_id, CLOSE_RESYNC)
 
-    async_to_sync(transfer)()
+    try:
+        async_to_sync(transfer)()
+    except Unavailable as error:
+        # Nobody is kept from signing in by it; the next log-in moves what was left.
+        logger.warning("the conversations of a visitor could not be given on: %s", error)
+        if request is not None:
+            request.session[VISITOR_KEY] = visitor
 
 
 @receiver(user_logged_out)

@@ -86,6 +86,11 @@ class Timeline:
         self.session: frames.SessionUpdatedData | None = None
         self._cards: dict[str, _Card] = {}
 
+    def pass_over(self, seq: int) -> None:
+        """Takes the next frame's place without the frame, whose type nobody knows here."""
+        assert seq == self.version + 1, f"frame {seq} passed over at version {self.version}"
+        self.version = seq
+
     def fold(self, frame: StreamFrame, *, seq: int, at_ms: int) -> None:
         """Takes the next frame; `seq` must be `version + 1`."""
         assert seq == self.version + 1, f"frame {seq} folded onto version {self.version}"

@@ -258,9 +258,7 @@ async def healthz(request: HttpRequest) -> HttpResponse:
 @require_GET
 async def readyz(request: HttpRequest) -> HttpResponse:
     """GET /readyz: this process takes work, or 503 with the failing part."""
-    failing = []
-    if hub().draining:
-        failing.append("draining")
+    failing = list(hub().failing())
     try:
         await sync_to_async(connection.ensure_connection)()
     except Exception:  # noqa: BLE001 - whatever the database raises, it is not ready

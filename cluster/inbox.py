@@ -48,7 +48,7 @@ class Inbox:
                 pipe.expire(key, KEPT_SECONDS)
                 await pipe.execute()
         except (RedisError, OSError) as error:
-            logger.warning("process %s could not be told: %s", process, error)
+            logger.debug("process %s could not be told: %s", process, error)
 
     async def aclose(self) -> None:
         if self._task is not None:
@@ -61,7 +61,7 @@ class Inbox:
             try:
                 found: Any = await self._client.xread({key: last}, count=256, block=BLOCK_MS)
             except (RedisError, OSError) as error:
-                logger.warning("the inbox cannot be read: %s", error)
+                logger.debug("the inbox cannot be read: %s", error)
                 await asyncio.sleep(RETRY_SECONDS)
                 continue
             for _, messages in _streams(found):

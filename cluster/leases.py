@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from redis.exceptions import RedisError
@@ -19,6 +19,15 @@ logger = logging.getLogger(__name__)
 
 LEASE_SECONDS = 9.0
 RETRY_SECONDS = 0.05
+RETRY_SECONDS_MOST = 0.5
+
+
+REASONS: Mapping[Refusal, str] = {
+    "fenced": "another process has taken over",
+    "lost": "Redis has lost the conversation's data",
+    "diverged": "Redis has gone back behind what was written",
+    "expired": "Redis was not reached before the lease ran out",
+}
 
 
 class LeaseLost(Exception):
@@ -110,6 +119,7 @@ class Leases:
         A store that cannot be reached is asked again until the lease has run out.
         """
         loop = asyncio.get_running_loop()
+        pause = RETRY_SECONDS
         while lease.lost is None:
             began = loop.time()
             try:
@@ -123,8 +133,9 @@ class Leases:
                         now_ms=now_ms,
                     )
             except (RedisError, OSError, TimeoutError) as error:
-                logger.warning("the log of %s cannot be reached: %s", lease.conv_id, error)
-                await asyncio.sleep(RETRY_SECONDS)
+                logger.debug("the log of %s cannot be reached: %s", lease.conv_id, error)
+                await asyncio.sleep(pause)
+                pause = min(2 * pause, RETRY_SECONDS_MOST)
                 continue
             if answer.refusal is not None:
                 self._lose(lease, answer.refusal)
@@ -132,7 +143,7 @@ class Leases:
             self._lengthen(lease, began)
             self._heed(lease, answer.mail)
             return
-        raise LeaseLost(f"{lease.conv_id} is another process's now ({lease.lost})")
+        raise LeaseLost(f"{lease.conv_id} is not this process's any more")
 
     async def release(self, lease: Lease, *, mail_done: str) -> bool:
         """Gives the conversation up. False: mail waits, and it is owned as before."""
@@ -178,7 +189,7 @@ class Leases:
         if asyncio.get_running_loop().time() < lease.until:
             self._arm(lease)
         elif lease.lost is None:
-            self._lose(lease, "fenced")
+            self._lose(lease, "expired")
 
     def _lose(self, lease: Lease, why: Refusal) -> None:
         if lease.lost is not None:
@@ -187,7 +198,7 @@ class Leases:
         if why == "diverged":
             self._diverged[lease.conv_id] = lease.claim.epoch
         self._drop(lease)
-        logger.warning("the lease of %s was lost: %s", lease.conv_id, why)
+        logger.warning("what runs in %s ends here: %s", lease.conv_id, REASONS[why])
         self._on_lost(lease)
 
     def _drop(self, lease: Lease) -> None:
@@ -218,7 +229,7 @@ class Leases:
                         )
                     )
             except (RedisError, OSError, TimeoutError) as error:
-                logger.warning("leases could not be renewed: %s", error)
+                logger.debug("leases could not be renewed: %s", error)
                 continue
             for lease, answer in zip(leases, answers, strict=True):
                 if lease.lost is not None:

@@ -14,8 +14,9 @@ from redis.asyncio import Redis
 
 NAMESPACE = "webchat"
 
-Refusal: TypeAlias = Literal["fenced", "lost", "diverged"]
-"""Why an owner is none any more: another took over; the data is gone; the log went back."""
+Refusal: TypeAlias = Literal["fenced", "lost", "diverged", "expired"]
+"""Why an owner is none any more: another took over; the data is gone; the log went back; the store
+was away for longer than the lease."""
 
 
 class Claim(NamedTuple):

@@ -53,6 +53,9 @@ logger = logging.getLogger(__name__)
 KEPT_ANSWERS = 32
 REAP_SECONDS = 1.0
 REAPED_AT_ONCE = 100
+AWAY = (RedisError, OSError, LeaseLost, StreamStalled, Unavailable)
+"""What says that something is not to be had now: it is tried again, and needs no traceback."""
+
 STORE_DOWN = "the conversations cannot be reached just now; try again in a few seconds"
 NO_ANSWER = (
     "no server has answered for this conversation; look at it again, for what you asked may have "
@@ -357,8 +360,8 @@ class ClusterSessions:
                     return
             except (LeaseLost, StreamStalled):
                 return
-            except (RedisError, OSError) as error:
-                logger.warning("the mail of %s cannot be read: %s", conv_id, error)
+            except (RedisError, OSError, Unavailable) as error:
+                logger.debug("the mail of %s cannot be read: %s", conv_id, error)
                 await asyncio.sleep(REAP_SECONDS)
 
     async def _give_up(self, owned: _Owned) -> bool:
@@ -383,7 +386,7 @@ class ClusterSessions:
         if mail.id not in owned.answers:
             # From here on it counts as taken, whatever becomes of this process.
             owned.mail_done = id
-            reply = msgspec.json.encode(await self._performed(conv_id, mail))
+            reply = msgspec.json.encode(await self._performed(owned, mail))
             owned.answers[mail.id] = (mail.sender, reply)
             while len(owned.answers) > KEPT_ANSWERS:
                 owned.answers.popitem(last=False)
@@ -391,12 +394,15 @@ class ClusterSessions:
         await self.manager.flush(conv_id)
         await self._answer(mail.id, *owned.answers[mail.id])
 
-    async def _performed(self, conv_id: str, mail: Mail) -> Reply:
+    async def _performed(self, owned: _Owned, mail: Mail) -> Reply:
+        """Raises LeaseLost, StreamStalled where the next owner will be asked the same."""
         try:
-            value = await self._perform(conv_id, mail.command)
+            value = await self._perform(owned.lease.conv_id, mail.command)
         except Refused as refused:
             return Reply(id=mail.id, refusal=Refusal.of(refused))
         except Exception as error:
+            if owned.lease.lost is not None:
+                raise LeaseLost(f"{owned.lease.conv_id} is not this process's any more") from error
             logger.exception("%s could not be done", type(mail.command).__name__)
             unable = Unavailable(f"this could not be done: {type(error).__name__}")
             return Reply(id=mail.id, refusal=Refusal.of(unable))
@@ -462,7 +468,10 @@ class ClusterSessions:
 
     def _adopted(self, conv_id: str, task: asyncio.Task[None]) -> None:
         del self._adopting[conv_id]
-        if not task.cancelled() and (error := task.exception()) is not None:
+        error = None if task.cancelled() else task.exception()
+        if isinstance(error, AWAY):
+            logger.warning("%s could not be taken over: %s", conv_id, error)
+        elif error is not None:
             logger.error("%s could not be taken over", conv_id, exc_info=error)
 
     async def _adopt(self, lease: Lease) -> None:
@@ -516,8 +525,8 @@ class ClusterSessions:
             try:
                 for conv_id in await self._store.due(most=REAPED_AT_ONCE):
                     await self._reap(conv_id)
-            except (RedisError, OSError) as error:
-                logger.warning("nobody can be looked after: %s", error)
+            except AWAY as error:
+                logger.debug("nobody can be looked after: %s", error)
             except Exception:
                 logger.exception("a conversation could not be looked after")
 
@@ -572,8 +581,8 @@ class ClusterSessions:
                 return self._seconds
             await self._inbox.send(place.owner, {"mail": conv_id.encode()})
             return min(place.remaining_ms / 1000 + 0.05, REAP_SECONDS)
-        except (RedisError, OSError, LeaseLost, StreamStalled) as error:
-            logger.warning("the owner of %s cannot be found: %s", conv_id, error)
+        except AWAY as error:
+            logger.debug("the owner of %s cannot be found: %s", conv_id, error)
             return 0.25
 
     def _heard(self, message: Mapping[bytes, bytes]) -> None:
@@ -610,7 +619,7 @@ async def _reached(asked: Any) -> Any:
     try:
         return await asked
     except (RedisError, OSError) as error:
-        logger.warning("the store cannot be reached: %s", error)
+        logger.debug("the store cannot be reached: %s", error)
         raise Unavailable(STORE_DOWN) from None
 
 

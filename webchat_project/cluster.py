@@ -2,28 +2,43 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from uuid import uuid4
 
-from redis.asyncio import Redis
+from redis.exceptions import RedisError
 
 from chat.conf import ChatSettings
 from chat.log import wall_ms
 from chat.redis_logs import Layer, RedisLogs
 from chat.streams import Streams
+from cluster.connect import connect
+from cluster.health import Health
 from cluster.store import Bounds, RedisStore
 from sessions_app.cluster import ClusterSessions
 from sessions_app.conf import SessionSettings
+
+from .redis_checks import tell_findings
+
+
+class _Told(logging.Filter):
+    """Leaves out that Redis is away: `Health` says it once."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        error = record.exc_info[1] if record.exc_info else None
+        return not isinstance(error, RedisError | OSError)
 
 
 class Cluster:
     """This process's part of the service that shares one Redis. Belongs to one event loop."""
 
     def __init__(self, chat: ChatSettings, sessions: SessionSettings, *, layer: Layer) -> None:
-        self.client = Redis.from_url(chat.redis_url, health_check_interval=15)
+        self.client = connect(chat.redis_url)
+        self.health = Health(self.client, on_reached=tell_findings)
         self.process = f"{socket.gethostname()}-{os.getpid()}-{uuid4().hex[:8]}"
+        logging.getLogger("channels_redis.pubsub").addFilter(_Told())
         window = chat.window()
         store = RedisStore(
             self.client,
@@ -51,10 +66,15 @@ class Cluster:
         """Says which streams are woken by other processes."""
         self._wake = streams.wake
 
+    def failing(self) -> Sequence[str]:
+        return () if self.health.reached else ("redis",)
+
     def start(self) -> None:
+        self.health.start()
         self.sessions.start()
         self.logs.start()
 
     async def aclose(self) -> None:
         await self.logs.aclose()
+        await self.health.aclose()
         await self.client.aclose()

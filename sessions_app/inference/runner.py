@@ -179,6 +179,8 @@ class InferenceRunner:
         self._observe("final" if end.turn is not None else "failed", final)
         try:
             await sink.flush()
+        except StreamStalled as error:
+            logger.warning("the log may not have the end of %s: %s", run.inference_id, error)
         except Exception:
             logger.exception("the log may not have the end of %s", run.inference_id)
         if torn_down:
