@@ -39,7 +39,7 @@ async def test_a_tab_that_is_signed_out_says_so_and_leads_back_to_where_it_was(
     await expect(chat.connection).to_contain_text("You are signed out. Log in again to go on.")
     await expect(chat.page.get_by_role("button", name="Try now")).to_be_hidden()
     await chat.say("and what is that?")
-    await expect(chat.error).to_contain_text("no such conversation")
+    await expect(chat.error).to_have_text("You are signed out. Log in again to go on.")
     await expect(chat.prompt).to_have_value("and what is that?")
 
     await chat.page.get_by_role("link", name="Log in again").click()

@@ -9,6 +9,13 @@ export class ApiError extends Error {
   }
 }
 
+let signedOut = false;
+
+/** The log-in that this page was opened with is over: what is refused now is refused for that. */
+export function setSignedOut(isOver) {
+  signedOut = isOver;
+}
+
 export function get(path) {
   return request(path, { method: "GET" });
 }
@@ -33,6 +40,7 @@ async function request(path, options) {
   }
   const answer = await response.json().catch(() => ({}));
   if (response.ok) return answer;
+  if (signedOut) answer.error = "You are signed out. Log in again to go on.";
   throw new ApiError(
     answer.error ?? `The server refused this (${response.status}). Reload the page and try again.`,
     { status: response.status, code: answer.code ?? "refused", answer },

@@ -1,5 +1,6 @@
 /** Finds the page's parts and joins them. */
 import { Announcer } from "./announcer.js";
+import { setSignedOut } from "./api.js";
 import { Answers } from "./answers.js";
 import { setServerTime } from "./clock.js";
 import { Composer } from "./composer.js";
@@ -116,7 +117,10 @@ function followConversation() {
       timeline.apply(event);
       happenings[event.type]?.(event);
     },
-    onStatus: (status) => connection.show(status),
+    onStatus(status) {
+      setSignedOut(Boolean(status.signedOut));
+      connection.show(status);
+    },
   });
   const connection = new Connection(find("connection"), {
     announcer,
