@@ -1,12 +1,12 @@
 # Each target sets up all it needs; `make` alone lists them.
 .DEFAULT_GOAL := help
-.PHONY: help run test test-all bench soak screenshots check format lock clean
+.PHONY: help run test test-all bench soak chaos screenshots check format lock clean
 
 SETUP := @scripts/python scripts/setup.py
 BIN := .venv/bin
 # A file's tests share servers and a browser, so a file stays whole; three, as much of it is waiting.
 PARALLEL := --numprocesses=3 --dist=loadfile
-CODE := chat sessions_app cluster webchat_project examples bench scripts tests manage.py
+CODE := chat sessions_app cluster webchat_project examples bench chaos scripts tests manage.py
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' $(MAKEFILE_LIST) | expand -t 12
@@ -29,6 +29,10 @@ bench: ## What a delivered frame costs: ARGS="--quick --only a,g --json FILE"
 soak: ## Minutes of bounded load with flat figures: ARGS="--minutes 30 --server daphne"
 	$(SETUP) test
 	$(BIN)/python -m bench.soak $(ARGS)
+
+chaos: ## Faults against servers that share a Redis: ARGS="--seconds 60 --nemesis kill,stop --seed 1"
+	$(SETUP) test
+	$(BIN)/python -m chaos $(ARGS)
 
 screenshots: ## Take the pictures of docs/ again: ARGS="tools queue"
 	$(SETUP) test

@@ -5,6 +5,7 @@
 
 from .answer import Answer, ToolShown
 from .client import ChatClient, Refusal, Reply, Socket
+from .lossy import LossyChannelLayer
 from .reader import Frame, FrameReader, text_of
 
 __all__ = [
@@ -12,6 +13,7 @@ __all__ = [
     "ChatClient",
     "Frame",
     "FrameReader",
+    "LossyChannelLayer",
     "Refusal",
     "Reply",
     "Socket",

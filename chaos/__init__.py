@@ -1,0 +1,1 @@
+"""`make chaos`: real servers on one Redis, faults, and a checker of all that clients saw."""

@@ -1,0 +1,152 @@
+"""The faults. Each breaks one thing, waits, and mends it again."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+
+from redis.exceptions import RedisError
+
+from .people import Tab
+from .service import Server, Service
+
+
+class Nemesis:
+    """Breaks one thing after the other. `counts` are the faults so far."""
+
+    def __init__(
+        self,
+        service: Service,
+        tabs: Sequence[Tab],
+        *,
+        kinds: Sequence[str],
+        lease: float,
+        seed: int,
+    ) -> None:
+        self.counts: Counter[str] = Counter()
+        self._service = service
+        self._tabs = tabs
+        self._kinds = kinds
+        self._lease = lease
+        self._random = random.Random(seed)  # noqa: S311 - guards nothing
+        self._starting: set[asyncio.Task[None]] = set()
+
+    async def run(self, seconds: float) -> None:
+        """Ends with a fault, so that what it leaves behind is there when nobody asks any more."""
+        if not self._kinds:
+            await asyncio.sleep(seconds)
+            return
+        ends = time.monotonic() + seconds
+        for number in range(1_000_000):
+            await asyncio.sleep(self._random.uniform(0.5, 2))
+            # In turn first, so that a short run has each.
+            kind = self._kinds[number] if number < len(self._kinds) else self._choice()
+            self.counts[kind] += 1
+            await FAULTS[kind](self)
+            if time.monotonic() > ends:
+                return
+
+    async def mend(self) -> None:
+        """Returns when all that was broken works."""
+        if self._starting:
+            await asyncio.wait(self._starting)
+        for tab in self._tabs:
+            tab.here.set()
+
+    def _choice(self) -> str:
+        return self._random.choice(self._kinds)
+
+    def _server(self) -> Server:
+        return self._service.any(self._random)
+
+    async def kill(self) -> None:
+        """kill -9 of a server, and a new one in its place."""
+        server = self._server()
+        if not server.up:
+            return
+        await server.kill()
+        starting = asyncio.create_task(server.start(), name=f"start {server.name}")
+        self._starting.add(starting)
+        starting.add_done_callback(self._starting.discard)
+        # One stays, as long as there is another.
+        while sum(server.up for server in self._service.servers) < 2:
+            if starting.done():
+                return
+            await asyncio.sleep(0.1)
+
+    async def stop(self) -> None:
+        """SIGSTOP beyond the lease: it wakes as a zombie."""
+        server = self._server()
+        if server.up:
+            await server.freeze(self._lease * self._random.uniform(1.2, 2.5))
+
+    async def restart(self) -> None:
+        """Redis is killed and comes back with its data."""
+        await self._service.store.kill()
+        await asyncio.sleep(self._random.uniform(0, 1.5))
+        await self._service.store.start()
+
+    async def lose(self) -> None:
+        """Redis is killed and comes back with nothing."""
+        store = self._service.store
+        await store.kill()
+        self._forgive()
+        store.replace(None)
+        await asyncio.sleep(self._random.uniform(0, 1))
+        await store.start()
+        self._forgive()
+
+    async def rollback(self) -> None:
+        """Redis comes back with an older state, while half of the tabs are away.
+
+        They stay away until others have written beyond where they were: else they would be told by
+        the log's length alone.
+        """
+        store = self._service.store
+        copied = store.copy()
+        await asyncio.sleep(self._random.uniform(0.5, 2))
+        away = self._random.sample(list(self._tabs), len(self._tabs) // 2)
+        for tab in away:
+            tab.go_away()
+        await store.kill()
+        self._forgive()
+        store.replace(copied)
+        await store.start()
+        self._forgive()
+        await asyncio.sleep(self._random.uniform(2, 5))
+        for tab in away:
+            tab.here.set()
+
+    async def pause(self) -> None:
+        """Redis says nothing for a while."""
+        await self._service.store.freeze(self._random.uniform(0.5, self._lease * 2))
+
+    async def reset(self) -> None:
+        """Redis hangs up on everybody, again and again."""
+        ends = time.monotonic() + 2
+        while time.monotonic() < ends:
+            with suppress(RedisError, OSError):
+                for kind in ("normal", "pubsub"):
+                    await self._service.store.client.execute_command(  # type: ignore[no-untyped-call]
+                        "CLIENT", "KILL", "TYPE", kind, "SKIPME", "yes"
+                    )
+            await asyncio.sleep(self._random.uniform(0.02, 0.2))
+
+    def _forgive(self) -> None:
+        for tab in self._tabs:
+            tab.history.lost_at = time.monotonic()
+
+
+FAULTS: dict[str, Callable[[Nemesis], Awaitable[None]]] = {
+    "kill": Nemesis.kill,
+    "stop": Nemesis.stop,
+    "restart": Nemesis.restart,
+    "lose": Nemesis.lose,
+    "rollback": Nemesis.rollback,
+    "pause": Nemesis.pause,
+    "reset": Nemesis.reset,
+}

@@ -1,0 +1,278 @@
+"""Who uses the service: tabs that come and go with their cursors, and users who ask for things."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections import Counter, deque
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any
+from urllib.parse import urlencode
+from uuid import uuid4
+
+import httpx
+import msgspec
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import WebSocketException
+from websockets.typing import Origin
+
+from .engine import Orders
+from .history import History, Place, Promise
+from .service import Server, Service
+
+PONG_BYTES = 32 * 1024
+CALL_SECONDS = 12.0
+
+
+class Crowd:
+    """What tabs and users share: the service, one visitor's cookies, and what is counted."""
+
+    def __init__(self, service: Service, http: httpx.AsyncClient, seed: int) -> None:
+        self.service = service
+        self.random = random.Random(seed)  # noqa: S311 - guards nothing
+        self.counts: Counter[str] = Counter()
+        self.pauses: deque[tuple[History, str]] = deque(maxlen=1000)
+        self.asking = True
+        """Users ask for things."""
+        self.leaving = True
+        """Tabs come and go; else they stay where they are."""
+        self._http = http
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        cookies = self._http.cookies.jar
+        return {"Cookie": "; ".join(f"{cookie.name}={cookie.value}" for cookie in cookies)}
+
+    async def post(self, path: str, body: Mapping[str, object]) -> tuple[int, Any]:
+        """At any server; status 0 where there was no answer."""
+        url = f"{self.service.any(self.random).url}{path}"
+        token = {"X-CSRFToken": self._http.cookies["csrftoken"]}
+        try:
+            answer = await self._http.post(url, json=body, headers=token)
+            self.counts[f"http {answer.status_code}"] += 1
+            return answer.status_code, answer.json()
+        except (httpx.HTTPError, ValueError):
+            self.counts["http none"] += 1
+            return 0, None
+
+
+class _Event(msgspec.Struct):
+    type: str
+    id: str = ""
+    seq: int = 0
+    stream_id: str = ""
+    data: msgspec.Raw = msgspec.Raw(b"")
+
+
+class _Message(msgspec.Struct):
+    event: _Event
+
+
+class _Hello(msgspec.Struct, rename="camel"):
+    epoch: int
+    resumed: bool
+    head_seq: int
+
+
+_message = msgspec.json.Decoder(_Message)
+_hello = msgspec.json.Decoder(_Hello)
+
+
+class Tab:
+    """One client. `place` is what it has seen; None: nothing."""
+
+    def __init__(self, crowd: Crowd, history: History) -> None:
+        self.history = history
+        self.place: Place | None = None
+        self.here = asyncio.Event()
+        """Cleared: it stays away."""
+        self.here.set()
+        self._crowd = crowd
+        self._websocket: ClientConnection | None = None
+        self._unanswered = 0
+
+    def go_away(self) -> None:
+        self.here.clear()
+        self._drop()
+
+    async def run(self) -> None:
+        """Connects again and again, for ever."""
+        crowd, chance = self._crowd, self._crowd.random
+        while True:
+            await self.here.wait()
+            with suppress(OSError, WebSocketException, TimeoutError):
+                await self._stay(crowd.service.any(chance))
+            crowd.counts["aborts"] += 1
+            if crowd.leaving and chance.random() < 0.1:
+                self.place = None
+            await asyncio.sleep(chance.choice((0.05, 0.1, 0.3, 1.5)) if crowd.leaving else 0.2)
+
+    async def _stay(self, server: Server) -> None:
+        query = {"conv_id": self.history.conv_id}
+        if self.place is not None and self.place.epoch:
+            query["cursor"] = str(self.place)
+        began = time.monotonic()
+        stay = self._crowd.random.expovariate(1 / 5)
+        async with connect(
+            f"{server.url.replace('http', 'ws', 1)}/ws?{urlencode(query)}",
+            additional_headers=self._crowd.headers,
+            origin=Origin(server.url),
+            compression=None,
+            proxy=None,
+            max_size=None,
+            open_timeout=8,
+            close_timeout=1,
+            ping_interval=None,
+        ) as websocket:
+            self._websocket = websocket
+            self._unanswered = 0
+            if "cursor" not in query:
+                self.place = None
+            try:
+                while self.here.is_set() and server.up:
+                    if self._crowd.leaving and time.monotonic() > began + stay:
+                        break
+                    with suppress(TimeoutError):
+                        async with asyncio.timeout(1):
+                            text = await websocket.recv()
+                        await self._read(str(text))
+            finally:
+                self._drop()
+
+    def _drop(self) -> None:
+        """Without a word, as a network is lost."""
+        if self._websocket is not None:
+            self._websocket.transport.abort()
+            self._websocket = None
+
+    async def _read(self, text: str) -> None:
+        crowd = self._crowd
+        event = _message.decode(text).event
+        if event.type == "ws.hello":
+            self._greeted(_hello.decode(event.data))
+        elif event.type == "timeline.snapshot":
+            self.place = self.history.snapshot(bytes(event.data))
+            crowd.counts["snapshots"] += 1
+        elif event.seq:
+            if self.place is None:
+                self.history.wrong("order", f"{event.seq} came before a snapshot")
+                return
+            self.place = self.history.frame(self.place, event.seq, event.stream_id, text)
+            crowd.counts["frames"] += 1
+            if event.type == "debugger.pause":
+                crowd.pauses.append((self.history, event.id))
+        self._unanswered += len(text)
+        if self._unanswered > PONG_BYTES and self._websocket is not None:
+            self._unanswered = 0
+            seq = 0 if self.place is None else self.place.seq
+            await self._websocket.send(f'{{"type":"ws.pong","seq":{seq}}}')
+
+    def _greeted(self, hello: _Hello) -> None:
+        if hello.resumed:
+            self._crowd.counts["resumes"] += 1
+            if self.place is None or hello.epoch != self.place.epoch:
+                self.history.wrong("resume", f"{self.place} was resumed in epoch {hello.epoch}")
+
+
+class User:
+    """Submits, repeats itself, cancels, decides pauses and takes prompts out of the queue."""
+
+    def __init__(self, crowd: Crowd, histories: list[History]) -> None:
+        self._crowd = crowd
+        self._histories = histories
+
+    async def run(self) -> None:
+        """Until nobody is to ask any more."""
+        crowd, chance = self._crowd, self._crowd.random
+        while crowd.asking:
+            history = chance.choice(self._histories)
+            key = str(uuid4())
+            answer = await self._submit(history, key, self._request(history, key))
+            if answer is not None and chance.random() < 0.3:
+                await asyncio.sleep(chance.random())
+                await self._change(history, key, answer)
+            await self._decide()
+            await asyncio.sleep(chance.random() * 0.6)
+
+    def _request(self, history: History, key: str) -> dict[str, object]:
+        chance = self._crowd.random
+        orders = Orders(
+            pieces=chance.randint(20, 120),
+            every=chance.choice((0.003, 0.01, 0.02)),
+            tool=chance.choice(("", "", "", "look", "act")),
+        )
+        return {
+            "prompt": orders.encode(),
+            "conv_id": history.conv_id,
+            "idempotency_key": key,
+            "policy": chance.choice(("queue",) * 8 + ("interrupt", "reject")),
+        }
+
+    async def _submit(
+        self, history: History, key: str, request: dict[str, object]
+    ) -> dict[str, Any] | None:
+        """Asks, with one key, until it is answered; sometimes once more after that."""
+        crowd, chance = self._crowd, self._crowd.random
+        again = chance.random() < 0.3
+        accepted: dict[str, Any] | None = None
+        while True:
+            asked = time.monotonic()
+            status, answer = await crowd.post("/chat", request)
+            if status in (200, 202):
+                self._accepted(history, key, asked, answer)
+                if accepted is not None or not again:
+                    return dict(answer)
+                accepted = answer
+            elif status in (0, 503):
+                if not crowd.asking:
+                    return accepted
+                await asyncio.sleep(0.2)
+            elif status in (409, 429):
+                if accepted is not None and asked > history.lost_at:
+                    history.wrong("key", f"{key} was accepted, and then got {status}")
+                return None
+            else:
+                history.wrong("http", f"/chat answered {status}: {answer}")
+                return None
+
+    def _accepted(self, history: History, key: str, asked: float, answer: dict[str, Any]) -> None:
+        # Asked, not answered: what was lost since is forgiven.
+        inference_id = answer.get("inference_id", "")
+        before = history.prompts.get(key)
+        if before is None or before.given < history.lost_at:
+            history.prompts[key] = Promise(asked, inference_id)
+        elif before.inference_id != inference_id:
+            history.wrong("key", f"{key} got {before.inference_id!r} and {inference_id!r}")
+
+    async def _change(self, history: History, key: str, answer: dict[str, Any]) -> None:
+        """Cancels what runs, or takes back what waits."""
+        crowd = self._crowd
+        asked = time.monotonic()
+        if (inference_id := answer.get("inference_id")) is not None:
+            body = {"conv_id": history.conv_id, "inference_id": inference_id}
+            status, _ = await crowd.post("/api/chat/cancel", body)
+            if status == 200:
+                history.cancels[inference_id] = asked
+        else:
+            body = {"conv_id": history.conv_id, "idempotency_key": key}
+            status, _ = await crowd.post("/api/chat/queue/remove", body)
+            if status == 200 and key in history.prompts:
+                history.prompts[key].removed = True
+            elif status in (0, 503):
+                # Nobody knows whether it was.
+                history.prompts.pop(key, None)
+
+    async def _decide(self) -> None:
+        crowd = self._crowd
+        while crowd.pauses:
+            history, pause_id = crowd.pauses.popleft()
+            decision = crowd.random.choice(("continue", "continue", "skip", "abort"))
+            asked = time.monotonic()
+            body = {"conv_id": history.conv_id, "pause_id": pause_id, "decision": decision}
+            status, _ = await crowd.post("/api/debug/continue", body)
+            if status == 200:
+                told = history.decisions.setdefault(pause_id, (decision, asked))
+                if told[0] != decision and told[1] > history.lost_at:
+                    history.wrong("decision", f"{pause_id} was decided {told[0]} and {decision}")
