@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
 from contextvars import Context
@@ -76,7 +75,7 @@ class StreamCoordinator:
         self._counts = counts or StreamCounts()
         self._now_ms = now_ms
         self._translator = Translator(log.conv_id, monotonic_ms=monotonic_ms, kinds=kinds)
-        self._inbox: deque[_Published] = deque()
+        self._inbox: list[_Published] = []
         self._flushes: list[asyncio.Future[None]] = []
         self._chars = 0
         self._work = Bell()
@@ -171,9 +170,10 @@ class StreamCoordinator:
     async def _run(self) -> None:
         while True:
             await self._work.wait()
-            inbox, self._inbox, self._chars = self._inbox, deque(), 0
+            inbox, self._inbox, self._chars = self._inbox, [], 0
             flushes, self._flushes = self._flushes, []
-            failed: Exception | None = StreamStalled("the log's writer was ended as it wrote")
+            failed: Exception | None = None
+            logged = False
             self._writing = True
             batch = self._batch(inbox)
             try:
@@ -184,7 +184,7 @@ class StreamCoordinator:
                     self._counts.frame_bytes += sum([entry.size for _, entry in batch])
                 elif flushes:
                     await self._log.commit()
-                failed = None
+                logged = True
             except LeaseLost as error:
                 # Whoever goes on with the conversation tells how it ended.
                 logger.warning("%s frames were not written: %s", len(batch), error)
@@ -196,13 +196,10 @@ class StreamCoordinator:
                 failed = error
             finally:
                 self._writing = False
-                for flush in flushes:
-                    if flush.done():
-                        continue
-                    if failed is None:
-                        flush.set_result(None)
-                    else:
-                        flush.set_exception(failed)
+                if flushes:
+                    if not logged and failed is None:
+                        failed = StreamStalled("the log's writer was ended as it wrote")
+                    _answer(flushes, failed)
 
     def _wake_readers(self) -> None:
         """They look up by themselves too, so a failure here costs a tick and no frame."""
@@ -235,6 +232,16 @@ class StreamCoordinator:
                 entry = Entry(seq, at_ms, text, utf8_size(text), id, name)
                 batch.append(Numbered(frame, entry))
         return batch
+
+
+def _answer(flushes: Iterable[asyncio.Future[None]], failed: Exception | None) -> None:
+    for flush in flushes:
+        if flush.done():
+            continue
+        if failed is None:
+            flush.set_result(None)
+        else:
+            flush.set_exception(failed)
 
 
 def _sayable(end: InferenceFinished) -> InferenceFinished:

@@ -95,6 +95,9 @@ class Timeline:
         """Takes the next frame; `seq` must be `version + 1`."""
         assert seq == self.version + 1, f"frame {seq} folded onto version {self.version}"
         self.version = seq
+        if type(frame) is frames.LlmDelta:  # nearly all of them, and the shortest way
+            self._put(frame.id, "message", seq, at_ms, {}).parts.append(frame.data.delta)
+            return
         match frame:
             case frames.LlmDelta(data=delta) | frames.ThinkingDelta(data=delta):
                 self._put(frame.id, "message", seq, at_ms, {}).parts.append(delta.delta)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias, assert_never
 from uuid import uuid4
@@ -262,10 +262,9 @@ class Translator:
             out += self._close(cause, "completed")
             segment = self._segment = self._open(call, thinking=thinking)
             out.append(_start(segment, call.model, cause))
-        for at in range(0, len(text), DELTA_MAX_CHARS):
-            piece = text[at : at + DELTA_MAX_CHARS]
+        kind = frames.ThinkingDelta if thinking else frames.LlmDelta
+        for piece in (text,) if len(text) <= DELTA_MAX_CHARS else _cut(text):
             data = frames.DeltaData(delta=piece, offset=segment.length)
-            kind = frames.ThinkingDelta if thinking else frames.LlmDelta
             out.append(kind(id=segment.id, data=data, **cause.ids))
             segment.parts.append(piece)
             segment.length += len(piece)
@@ -366,6 +365,11 @@ class Translator:
         own = self._call.message_id if number == 1 else f"{self._call.message_id}:{number}"
         data = frames.SummaryData(text=well_formed(text))
         return [frames.ThinkingSummary(id=f"{own}:thinking", data=data, **cause.ids)]
+
+
+def _cut(text: str) -> Iterator[str]:
+    for at in range(0, len(text), DELTA_MAX_CHARS):
+        yield text[at : at + DELTA_MAX_CHARS]
 
 
 class _Cause:
