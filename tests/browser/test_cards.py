@@ -63,21 +63,21 @@ async def test_much_that_a_person_said_is_folded_until_it_is_asked_for(
 ):
     chat = await visit(server.url)
     lines = "\n".join(f"line {number}" for number in range(1, 61))
-    await chat.say(lines)
-    await chat.ended()
     await chat.say("help")
+    await chat.ended()
+    await chat.say(lines)
     await chat.ended(count=2)
     bubbles = card(chat, "user").locator('[data-slot="text"]')
     more = chat.page.get_by_role("button", name="Show all")
 
     async def height() -> float:
-        box = await bubbles.first.bounding_box()
+        box = await bubbles.last.bounding_box()
         assert box is not None
         return box["height"]
 
     for _ in range(2):
         await expect(more).to_have_count(1)
-        await expect(bubbles.first).to_have_text(lines)
+        await expect(bubbles.last).to_have_text(lines)
         assert await height() < 400
         await more.focus()
         await chat.page.keyboard.press("Enter")
@@ -93,7 +93,7 @@ async def test_much_that_a_person_said_is_folded_until_it_is_asked_for(
     plain = await visit(chat.page.url, cookies_of=chat, java_script_enabled=False)
     assert await plain.cards() == live
     await expect(plain.page.get_by_role("button", name="Show all")).to_be_hidden()
-    unfolded = await plain.page.locator(".message-bubble").first.bounding_box()
+    unfolded = await plain.page.locator(".message-bubble").last.bounding_box()
     assert unfolded is not None
     assert unfolded["height"] > 1000
 
