@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import signal
 import sys
 import time
 from collections import Counter
@@ -23,7 +24,7 @@ from .history import End, Entry, History, Place, Violations
 from .mutants import MUTANTS, SHOWN_BY
 from .nemesis import FAULTS, Nemesis
 from .people import CALL_SECONDS, Crowd, Tab, User
-from .service import Service, Store
+from .service import Service, Store, prepared
 
 REST_SECONDS = 45.0
 """Until what was asked last has ended."""
@@ -75,7 +76,7 @@ class Result:
 def main() -> None:
     asked = _arguments()
     raise_descriptor_limit()
-    results = [_told(asyncio.run(_run(plan)), verbose=asked.verbose) for plan in _plans(asked)]
+    results = asyncio.run(_run_all(_plans(asked), verbose=asked.verbose))
     print("\n" + _table(results), flush=True)
     if asked.json is not None:
         asked.json.write_text(json.dumps([asdict(result) for result in results], indent=1))
@@ -147,7 +148,16 @@ def _plans(asked: argparse.Namespace) -> list[Plan]:
     return [plan(asked.nemesis, asked.mutant or "")]
 
 
-async def _run(plan: Plan) -> Result:
+async def _run_all(plans: Sequence[Plan], *, verbose: bool) -> list[Result]:
+    # Whoever ends it early leaves no server behind.
+    running = asyncio.current_task()
+    assert running is not None
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, running.cancel)
+    async with prepared() as state:
+        return [_told(await _run(plan, state), verbose=verbose) for plan in plans]
+
+
+async def _run(plan: Plan, state: Path) -> Result:
     """Breaks things for so long, lets all come to rest, and judges what was seen."""
     env = {
         "CHAOS_LOSS": str(plan.loss),
@@ -157,7 +167,7 @@ async def _run(plan: Plan) -> Result:
     result, violations = Result(plan), Violations()
     histories = [History(str(uuid4()), violations) for _ in range(plan.conversations)]
     async with (
-        Service.running(servers=plan.servers, env=env) as service,
+        Service.running(state, servers=plan.servers, env=env) as service,
         httpx.AsyncClient(timeout=CALL_SECONDS, trust_env=False, verify=False) as http,
     ):
         (await http.get(f"{service.servers[0].url}/")).raise_for_status()

@@ -144,37 +144,43 @@ class Store(Process):
             copied.rename(self._data)
 
 
+@asynccontextmanager
+async def prepared() -> AsyncIterator[Path]:
+    """A folder with a database and static files, for any number of services one after another."""
+    with tempfile.TemporaryDirectory(prefix="webchat-chaos-") as folder:
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "scripts.manage_all"),
+            "migrate --verbosity=0",
+            "collectstatic --noinput --verbosity=0 --skip-checks",
+            cwd=ROOT,
+            env=_environment(Path(folder)),
+        )
+        if await process.wait():
+            raise RuntimeError("the database and the static files could not be made")
+        yield Path(folder)
+
+
 class Service:
     """Servers `s1`, `s2`, …, their Redis and one database."""
 
-    def __init__(self, folder: Path, *, servers: int, env: Mapping[str, str]) -> None:
+    def __init__(self, state: Path, folder: Path, *, servers: int, env: Mapping[str, str]) -> None:
         self.store = Store(folder)
-        inherited = {
-            name: value
-            for name, value in os.environ.items()
-            if name not in ("DEBUG", "DATABASE_URL", "SECRET_KEY") and not name.endswith("_API_KEY")
-        }
-        self._env = {
-            **inherited,
-            "DJANGO_SETTINGS_MODULE": "chaos.settings",
-            "WEBCHAT_STATE_DIR": str(folder),
-            "REDIS_URL": self.store.url,
-            **env,
-        }
+        whole = {**_environment(state), "REDIS_URL": self.store.url, **env}
         self.servers = [
-            Server(f"s{number}", ("uvicorn", "daphne")[number % 2], folder, self._env)
+            Server(f"s{number}", ("uvicorn", "daphne")[number % 2], folder, whole)
             for number in range(1, servers + 1)
         ]
 
     @classmethod
     @asynccontextmanager
-    async def running(cls, *, servers: int, env: Mapping[str, str]) -> AsyncIterator[Service]:
-        """All of it answers; gone, with its data, at the end of the block."""
-        with tempfile.TemporaryDirectory(prefix="webchat-chaos-") as folder:
-            service = cls(Path(folder), servers=servers, env=env)
+    async def running(
+        cls, state: Path, *, servers: int, env: Mapping[str, str]
+    ) -> AsyncIterator[Service]:
+        """All of it answers, over what `prepared` gave; gone at the end of the block."""
+        with tempfile.TemporaryDirectory(dir=state) as folder:
+            service = cls(state, Path(folder), servers=servers, env=env)
             try:
                 await service.store.start()
-                await service._set_up()
                 await asyncio.gather(*(server.start() for server in service.servers))
                 yield service
             finally:
@@ -194,16 +200,19 @@ class Service:
                 found[re.sub(r"[0-9a-f-]{8,}|\d+", "…", line)[:160]] += 1
         return found
 
-    async def _set_up(self) -> None:
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "scripts.manage_all"),
-            "migrate --verbosity=0",
-            "collectstatic --noinput --verbosity=0 --skip-checks",
-            cwd=ROOT,
-            env=self._env,
-        )
-        if await process.wait():
-            raise RuntimeError("the database and the static files could not be made")
+
+def _environment(state: Path) -> dict[str, str]:
+    inherited = {
+        name: value
+        for name, value in os.environ.items()
+        if name not in ("DEBUG", "DATABASE_URL", "SECRET_KEY", "REDIS_URL")
+        and not name.endswith("_API_KEY")
+    }
+    return {
+        **inherited,
+        "DJANGO_SETTINGS_MODULE": "chaos.settings",
+        "WEBCHAT_STATE_DIR": str(state),
+    }
 
 
 def _free_port() -> int:

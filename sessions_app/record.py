@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import takewhile
+from typing import Literal
 
 import msgspec
 
@@ -39,14 +40,20 @@ class StoredKey(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     queued: Queued | None = None
 
 
-class StoredRun(msgspec.Struct, frozen=True, kw_only=True):
-    """The active inference, and the prompt it answers."""
+class StoredRun(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The active inference, and the prompt it answers. `stopping`: it was asked to end."""
 
     inference_id: str
     turn_id: str
     prompt: User
     fingerprint: str
     started_ms: int
+    stopping: bool = False
+
+    @property
+    def outcome(self) -> Literal["cancelled", "lost"]:
+        """How it ends where its process died: who was told that it is cancelled may rely on it."""
+        return "cancelled" if self.stopping else "lost"
 
 
 class SessionRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -137,6 +144,6 @@ def lost_turn(history: Sequence[Turn], run: StoredRun, shown: Sequence[Shown]) -
         session_id=latest.metadata.session_id,
         inference_id=run.inference_id,
         fingerprint=run.fingerprint,
-        outcome="lost",
+        outcome=run.outcome,
     )
     return Turn(id=run.turn_id, blocks=(*latest.blocks, *blocks), metadata=metadata)

@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Protocol
 from uuid import uuid4
 
+import msgspec
 from structlog.contextvars import bind_contextvars, unbind_contextvars
 
 from .execution import ExecutionHandle
@@ -316,7 +317,7 @@ class Session:
             queue=tuple(prompt.stored() for prompt in self._queue),
             keys=self.keys,
             decisions=tuple(self.steps.ended),
-            run=self._run,
+            run=self._stored_run(),
         )
 
     def resume(
@@ -350,14 +351,15 @@ class Session:
             self._free()
 
     def _lose(self, run: StoredRun, shown: Sequence[Shown]) -> None:
+        """Ends as lost; as cancelled where that was promised to somebody."""
         origin = Origin(inference_id=run.inference_id, turn_id=run.turn_id)
         self._sink.publish(
             InferenceFinished(
                 inference_id=run.inference_id,
-                status="lost",
-                stop_reason="error",
+                status=run.outcome,
+                stop_reason="cancelled" if run.stopping else "error",
                 model="",
-                error=LOST,
+                error=None if run.stopping else LOST,
                 duration_ms=max(0, self._now_ms() - run.started_ms),
             ),
             origin,
@@ -373,6 +375,10 @@ class Session:
     def is_done(self) -> bool:
         """Nothing runs, and of what waits nothing will run here."""
         return self.active is None and (self.closing or not len(self._queue))
+
+    def _stored_run(self) -> StoredRun | None:
+        run, stopping = self._run, self._stop_asked_ms is not None
+        return run and msgspec.structs.replace(run, stopping=stopping)
 
     def touch(self) -> None:
         self._last_activity_ms = self._now_ms()

@@ -511,3 +511,27 @@ async def test_activity_is_the_start_and_the_end_of_an_inference():
     await handle.wait()
     info = bench.session.info()
     assert (info.created_ms, info.last_activity_ms) == (1_000, 3_000)
+
+
+# On another server
+
+
+@pytest.mark.parametrize(("asked", "status"), [(True, "cancelled"), (False, "lost")])
+async def test_an_answer_whose_server_died_ends_as_whoever_stopped_it_was_told(
+    asked: bool, status: str
+):
+    gate = Gate("middle")
+    dead = Bench(IgnoreCancel(gate))
+    handle = dead.session.start(queue.Prompt(text="hi", key="k"))
+    await gate.reached()
+    if asked:
+        await dead.session.cancel(handle.inference_id)
+    record = dead.session.record()
+    heir = Bench()
+    heir.session.resume(record, (), (), profile_of=lambda slug: CHAT)
+    end = heir.sink.events[-1]
+    assert isinstance(end, InferenceFinished)
+    assert (end.inference_id, end.status) == (handle.inference_id, status)
+    assert heir.session.turns[-1].metadata.outcome == status
+    gate.open()
+    await handle.wait()
