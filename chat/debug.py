@@ -54,7 +54,7 @@ async def events(request: HttpRequest, conv_id: str) -> HttpResponse:
     since_seq = _number(request, "since_seq", default=0, most=_MOST_SEQ)
     limit = _number(request, "limit", default=EVENTS_LIMIT, most=EVENTS_LIMIT_MOST)
     types = [name for given in request.GET.getlist("type") for name in given.split(",") if name]
-    stream = hub().streams.info(conv_id)
+    stream = await hub().streams.look(conv_id)
     frames = await desk.frames(conv_id, since_seq=since_seq, types=types, limit=limit)
     return await _answer(
         {

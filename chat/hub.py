@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from prometheus_client import CollectorRegistry, Gauge, Histogram
@@ -15,7 +15,7 @@ from .limits import Limits
 from .loop_probe import LoopProbe
 from .metrics import LAG_BUCKETS, StreamCollector
 from .ports import Sessions
-from .streams import Streams
+from .streams import StreamInfo, Streams
 
 
 class Shared(Protocol):
@@ -23,6 +23,9 @@ class Shared(Protocol):
 
     def start(self) -> None:
         """Called once on the running loop."""
+
+    async def streams(self) -> Mapping[str, StreamInfo]:
+        """The streams of the other processes, with their sockets. Raises Unavailable."""
 
     def failing(self) -> Sequence[str]:
         """What of it cannot be used now, by name."""
@@ -73,6 +76,10 @@ class Hub:
         self._probe.start()
         if self._shared is not None:
             self._shared.start()
+
+    async def streams_elsewhere(self) -> Mapping[str, StreamInfo]:
+        """The streams of the other processes of the service."""
+        return {} if self._shared is None else await self._shared.streams()
 
     def failing(self) -> Sequence[str]:
         """Why this process should be given no work now; empty: it takes it."""

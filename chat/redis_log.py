@@ -166,6 +166,11 @@ class RedisFrameLog:
             self._head = fold.cursor
             self._active, self._queued = timeline.active_inference, len(timeline.queue)
             self._tail.extend(entry for _, entry in batch)
+            frames, size = self._kept
+            self._kept = (
+                min(self._window.frames, frames + len(batch)),
+                min(self._window.bytes, size + sum(entry.size for _, entry in batch)),
+            )
 
     async def read(self, after: Cursor, *, limit: int) -> Sequence[Entry] | Gap:
         page = await self._page(after, limit=limit)
@@ -189,7 +194,7 @@ class RedisFrameLog:
         return tuple(islice(tail, start, start + limit))
 
     async def window(self, *, since_seq: int = 0) -> Sequence[Entry]:
-        found = await _reached(self._store.window(self.conv_id, since_seq=since_seq))
+        found = await reached(self._store.window(self.conv_id, since_seq=since_seq))
         return [_entry(written) for written in found]
 
     async def snapshot(self, *, since_version: int = 0) -> Snapshot:
@@ -201,7 +206,7 @@ class RedisFrameLog:
 
     async def _page(self, after: Cursor, *, limit: int) -> Page:
         before = self._head
-        page = await _reached(
+        page = await reached(
             self._store.read(
                 self.conv_id,
                 epoch=after.epoch,
@@ -255,7 +260,7 @@ class RedisFrameLog:
     async def _stored_fold(self) -> _Fold:
         """The fold that the owner stored last; an empty one where it stored none."""
         await self.refresh()
-        raw = await _reached(self._store.snap(self.conv_id))
+        raw = await reached(self._store.snap(self.conv_id))
         if raw is None:
             return _Fold(Timeline(), Cursor(self._head.epoch, 0))
         stored = msgspec.json.decode(raw, type=_Stored)
@@ -311,7 +316,7 @@ class _Fold:
         return msgspec.json.encode(_Stored(self.timeline.state(), self.cursor.stream_id or ""))
 
 
-async def _reached(asked: Awaitable[T]) -> T:
+async def reached(asked: Awaitable[T]) -> T:
     """The store's answer. Raises Unavailable where there is none."""
     try:
         return await asked

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from cluster.leases import LeaseLost, Leases
@@ -12,7 +12,7 @@ from cluster.store import Extra, RedisStore
 
 from .guard import digest
 from .log import FrameLog, NowMs, Window, wall_ms
-from .redis_log import RedisFrameLog, RedisLogWriter
+from .redis_log import RedisFrameLog, RedisLogWriter, reached
 
 logger = logging.getLogger(__name__)
 
@@ -85,6 +85,10 @@ class RedisLogs:
     def grew(self, conv_id: str) -> None:
         self._grown.add(conv_id)
         self._work.set()
+
+    async def heads(self, conv_ids: Sequence[str]) -> Mapping[str, int]:
+        found = await reached(self._store.heads(conv_ids))
+        return dict(zip(conv_ids, found, strict=True))
 
     def follow(self, conv_id: str) -> None:
         self._followed[group_of(conv_id)] = conv_id

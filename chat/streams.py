@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Protocol
 
@@ -53,6 +53,9 @@ class Logs(Protocol):
     def unfollow(self, conv_id: str) -> None:
         """The opposite of `follow`."""
 
+    async def heads(self, conv_ids: Sequence[str]) -> Mapping[str, int]:
+        """The last `seq` of logs that are not here."""
+
 
 class MemoryLogs:
     """The logs of a process that shares none."""
@@ -74,6 +77,9 @@ class MemoryLogs:
     @property
     def are_here(self) -> bool:
         return True
+
+    async def heads(self, conv_ids: Sequence[str]) -> Mapping[str, int]:
+        return {}
 
     def grew(self, conv_id: str) -> None:
         pass
@@ -99,6 +105,14 @@ class StreamInfo(msgspec.Struct, frozen=True, kw_only=True):
     bytes: int = 0
 
 
+def together(one: StreamInfo, other: StreamInfo | None) -> StreamInfo:
+    """One conversation at two processes: the sockets of both, the log as the later one saw it."""
+    if other is None:
+        return one
+    latest = max(one, other, key=lambda info: (info.epoch, info.head_seq))
+    return msgspec.structs.replace(latest, sockets=one.sockets + other.sockets)
+
+
 class _Stream:
     """A conversation's log in this process; its writer too where this process writes it."""
 
@@ -113,6 +127,18 @@ class _Stream:
             await self.coordinator.drop()
         if self.follower is not None:
             await self.follower.aclose()
+
+
+def _info(stream: _Stream) -> StreamInfo:
+    frames, size = stream.log.kept
+    return StreamInfo(
+        cursor=str(stream.log.head),
+        epoch=stream.log.epoch,
+        head_seq=stream.log.head.seq,
+        sockets=0 if stream.follower is None else len(stream.follower.pool),
+        frames=frames,
+        bytes=size,
+    )
 
 
 class Streams:
@@ -201,23 +227,37 @@ class Streams:
         return await self.log(conv_id).snapshot(since_version=since_version)
 
     def head_seq(self, conv_id: str) -> int:
+        """The last `seq` of the log as it is known here; 0 where there is none."""
         stream = self._streams.get(conv_id)
         return 0 if stream is None else stream.log.head.seq
 
+    async def heads(self, conv_ids: Sequence[str]) -> Mapping[str, int]:
+        """The last `seq` of each log; 0 where there is none."""
+        found = dict(await self._logs.heads(conv_ids))
+        for conv_id in conv_ids:
+            found.setdefault(conv_id, self.head_seq(conv_id))
+        return found
+
     def info(self, conv_id: str) -> StreamInfo:
-        """The conversation's stream as it is now; all zero where there is none."""
+        """The conversation's stream as it is known here; all zero where there is none."""
         stream = self._streams.get(conv_id)
-        if stream is None:
-            return StreamInfo()
-        frames, size = stream.log.kept
-        return StreamInfo(
-            cursor=str(stream.log.head),
-            epoch=stream.log.epoch,
-            head_seq=stream.log.head.seq,
-            sockets=0 if stream.follower is None else len(stream.follower.pool),
-            frames=frames,
-            bytes=size,
-        )
+        return StreamInfo() if stream is None else _info(stream)
+
+    async def look(self, conv_id: str) -> StreamInfo:
+        """The conversation's stream as it is, with the sockets of this process."""
+        if self._logs.are_here:
+            return self.info(conv_id)
+        stream = self._streams.get(conv_id) or _Stream(self._logs.log(conv_id))
+        await stream.log.refresh()
+        return _info(stream)
+
+    def infos(self) -> Mapping[str, StreamInfo]:
+        """The streams that somebody follows or writes here."""
+        return {
+            conv_id: _info(stream)
+            for conv_id, stream in self._streams.items()
+            if stream.follower is not None or stream.coordinator is not None
+        }
 
     async def window(self, conv_id: str, *, since_seq: int = 0) -> Sequence[Entry]:
         """The frames that are kept of those after `since_seq`, oldest first."""

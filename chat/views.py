@@ -233,6 +233,7 @@ async def conversations(request: HttpRequest) -> HttpResponse:
     """GET /api/conversations: the caller's live conversations, newest activity first."""
     identity = await identity_of(request)
     owned = () if identity.owner is None else await hub().sessions.owned_by(identity.owner)
+    heads = await hub().streams.heads([info.conv_id for info in owned])
     return _answer(
         [
             {
@@ -241,7 +242,7 @@ async def conversations(request: HttpRequest) -> HttpResponse:
                 "profile": info.profile,
                 "running": info.running,
                 "queue_depth": info.queue_depth,
-                "head_seq": hub().streams.head_seq(info.conv_id),
+                "head_seq": heads[info.conv_id],
                 "last_activity_ms": info.last_activity_ms,
             }
             for info in owned

@@ -238,6 +238,15 @@ class RedisStore:
         found: Any = await self.client.xrange(Keys(conv_id).log, str(since_seq + 1), "+")
         return [_written(id, [part for pair in f.items() for part in pair]) for id, f in found]
 
+    async def heads(self, conv_ids: Sequence[str]) -> Sequence[int]:
+        """The number of the last entry of each; 0 where nothing was written."""
+        if not conv_ids:
+            return ()
+        async with self.client.pipeline(transaction=False) as pipe:
+            for conv_id in conv_ids:
+                pipe.hget(Keys(conv_id).meta, "head")
+            return [int(head or 0) for head in await pipe.execute()]
+
     async def snap(self, conv_id: str) -> bytes | None:
         return await self._get(Keys(conv_id).snap)
 

@@ -11,7 +11,7 @@ import asyncio
 import logging
 import random
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
@@ -22,6 +22,7 @@ from redis.exceptions import RedisError
 
 from cluster.inbox import Inbox
 from cluster.leases import LEASE_SECONDS, Lease, LeaseLost, Leases
+from cluster.presence import Presence
 from cluster.store import NOTHING, Extra, RedisStore
 
 from . import commands
@@ -37,6 +38,7 @@ from .inference.steps import Edits, PersonDecision, Resolution
 from .manager import SessionManager, request_name
 from .record import SessionRecord, pack_turns, unpack_turns
 from .values import (
+    Idle,
     LiveSession,
     ProfileInfo,
     PromptRequest,
@@ -46,11 +48,17 @@ from .values import (
     Started,
     Submitted,
     Transcript,
+    Unloaded,
 )
 
 logger = logging.getLogger(__name__)
 
 KEPT_ANSWERS = 32
+TOPIC = "sessions"
+TOLD_MOST = 10_000
+RECENT_MOST = 1000
+RECENT_SECONDS = 300
+"""Who lists sessions sees idle ones for that long, as in one process."""
 REAP_SECONDS = 1.0
 REAPED_AT_ONCE = 100
 AWAY = (RedisError, OSError, LeaseLost, StreamStalled, Unavailable)
@@ -61,6 +69,9 @@ NO_ANSWER = (
     "no server has answered for this conversation; look at it again, for what you asked may have "
     "been done"
 )
+
+
+_live_decoder = msgspec.json.Decoder(list[LiveSession])
 
 
 class SharedStreams(Protocol):
@@ -93,6 +104,7 @@ class _Owned:
     answers: OrderedDict[str, tuple[str, bytes]] = field(default_factory=OrderedDict)
     written: bytes = b""
     turns_written: int = 0
+    evicted_ms: int | None = None
     ready: asyncio.Event = field(default_factory=asyncio.Event)
 
 
@@ -105,12 +117,14 @@ class ClusterSessions:
 
     manager: SessionManager
     _streams: SharedStreams
+    _watched: Callable[[], Awaitable[Collection[str]]]
 
     def __init__(
         self,
         store: RedisStore,
         *,
         process: str,
+        presence: Presence,
         lease_seconds: float = LEASE_SECONDS,
         now_ms: Callable[[], int],
     ) -> None:
@@ -129,11 +143,24 @@ class ClusterSessions:
         self._adopting: dict[str, asyncio.Task[None]] = {}
         self._leaving: set[asyncio.Task[None]] = set()
         self._reaper: asyncio.Task[None] | None = None
+        self._recent: OrderedDict[str, LiveSession] = OrderedDict()
+        self._presence = presence
+        presence.tell(TOPIC, self._tell)
 
-    def bind(self, manager: SessionManager, streams: SharedStreams) -> None:
-        """Says who has the sessions, with `look` as its `on_idle`, and who carries their events."""
+    def bind(
+        self,
+        manager: SessionManager,
+        streams: SharedStreams,
+        *,
+        watched: Callable[[], Awaitable[Collection[str]]],
+    ) -> None:
+        """Says who has the sessions, with `look` as its `on_idle`, and who carries their events.
+
+        `watched` tells the conversations that somebody follows, at any process.
+        """
         self.manager = manager
         self._streams = streams
+        self._watched = watched
 
     def extra(self, conv_id: str) -> Extra:
         """The session's state where it has changed, for the very frames that changed it."""
@@ -284,7 +311,57 @@ class ClusterSessions:
         return tuple(moved)
 
     async def live(self) -> tuple[LiveSession, ...]:
-        return await self.manager.live()
+        """Those that run anywhere, that somebody watches, and that were active a while ago."""
+        latest: dict[str, LiveSession] = {}
+        for session in (*await self._live_here(), *await self._live_elsewhere()):
+            known = latest.get(session.conv_id)
+            if known is None or known.state.since_ms < session.state.since_ms:
+                latest[session.conv_id] = session
+        watched = set(await self._watched())
+        unknown = [conv_id for conv_id in watched if conv_id not in latest][:RECENT_MOST]
+        for record in await asyncio.gather(*(self._record(conv_id) for conv_id in unknown)):
+            if record is not None:
+                latest[record.conv_id] = self.manager.idle(record)
+        since_ms = self._now_ms() - RECENT_SECONDS * 1000
+        return tuple(
+            session
+            for session in latest.values()
+            if not isinstance(session.state, Unloaded)
+            and (
+                not isinstance(session.state, Idle)
+                or session.last_activity_ms >= since_ms
+                or session.conv_id in watched
+            )
+        )
+
+    async def _live_here(self) -> Sequence[LiveSession]:
+        return (*self._recent.values(), *await self.manager.live())
+
+    async def _live_elsewhere(self) -> Sequence[LiveSession]:
+        found: list[LiveSession] = []
+        for said in await _reached(self._presence.others(TOPIC)):
+            try:
+                found += _live_decoder.decode(said)
+            except msgspec.MsgspecError as error:
+                logger.debug("another process cannot be understood: %s", error)
+        return found
+
+    async def _tell(self) -> bytes:
+        since_ms = self._now_ms() - RECENT_SECONDS * 1000
+        for conv_id, session in tuple(self._recent.items()):
+            if session.last_activity_ms < since_ms:
+                del self._recent[conv_id]
+        return msgspec.json.encode((await self._live_here())[-TOLD_MOST:])
+
+    def _remember(self, session: LiveSession) -> None:
+        """For the lists of operators: what an idle session was when it was here last."""
+        known = self._recent.get(session.conv_id)
+        if known is not None and known.state.since_ms > session.state.since_ms:
+            return  # evicted since it was last used
+        self._recent[session.conv_id] = session
+        self._recent.move_to_end(session.conv_id)
+        while len(self._recent) > RECENT_MOST:
+            self._recent.popitem(last=False)
 
     async def inspect(self, conv_id: str) -> SessionDetail | None:
         if await self._record(conv_id) is None:
@@ -373,6 +450,12 @@ class ClusterSessions:
         if not await self.leases.release(owned.lease, mail_done=owned.mail_done):
             return False
         self._owned.pop(conv_id, None)
+        if session is not None:
+            seen = session.live()
+            if owned.evicted_ms is not None:
+                gone = Unloaded(since_ms=owned.evicted_ms)
+                seen = msgspec.structs.replace(seen, state=gone)
+            self._remember(seen)
         self.manager.give_up(conv_id)
         await self._streams.renounce(conv_id)
         if waits:
@@ -441,7 +524,9 @@ class ClusterSessions:
             case commands.ReadTranscript(turns=turns):
                 return await manager.transcript(conv_id, turns=turns)
             case commands.Evict():
-                return manager.refuse_when_busy(conv_id)
+                manager.refuse_when_busy(conv_id)
+                self._owned[conv_id].evicted_ms = self._now_ms()
+                return None
             case commands.GiveTo(old_owner=old_owner, new_owner=new_owner):
                 session = manager.session(conv_id)
                 if session is None or session.owner != old_owner:

@@ -46,6 +46,7 @@ from .store import (
 )
 from .transcript import last, masked, readable
 from .values import (
+    Idle,
     LiveSession,
     ProfileInfo,
     PromptRequest,
@@ -540,6 +541,26 @@ class SessionManager:
     async def _persist(self, conversation: StoredConversation) -> None:
         turns = masked(conversation.turns, self._tools)
         await self._turn_persister(replace(conversation, turns=turns))
+
+    def idle(self, record: SessionRecord) -> LiveSession:
+        """A session in which nothing runs, as its record tells it."""
+        runtime = self._profiles.get_or_default(record.profile).info()
+        return LiveSession(
+            conv_id=record.conv_id,
+            owner=record.owner,
+            profile=record.profile,
+            model=runtime.model,
+            fingerprint=runtime.fingerprint,
+            state=Idle(since_ms=record.last_activity_ms),
+            running_since_ms=None,
+            queue_depth=len(record.queue),
+            step_mode=record.step_mode,
+            turns=record.turns,
+            errors=record.errors,
+            last_error=None,
+            created_ms=record.created_ms,
+            last_activity_ms=record.last_activity_ms,
+        )
 
     def _unloaded(self, stored: StoredConversation) -> SessionDetail:
         runtime = self._profiles.get_or_default(stored.profile).info()

@@ -71,6 +71,8 @@ class SessionRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     queue: tuple[StoredPrompt, ...] = ()
     keys: tuple[StoredKey, ...] = ()
     decisions: tuple[Resolution, ...] = ()
+    turns: int = 0
+    errors: int = 0
     run: StoredRun | None = None
 
 

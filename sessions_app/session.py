@@ -317,6 +317,8 @@ class Session:
             queue=tuple(prompt.stored() for prompt in self._queue),
             keys=self.keys,
             decisions=tuple(self.steps.ended),
+            turns=len(self.turns),
+            errors=self._sink.errors,
             run=self._stored_run(),
         )
 

@@ -89,8 +89,7 @@ def build_hub(*, engine: Engine | None = None, tools: Iterable[Tool] = ()) -> Hu
         on_idle=(lambda conv_id: None) if cluster is None else cluster.sessions.look,
     )
     if cluster is not None:
-        cluster.bind(streams)
-        cluster.sessions.bind(manager, streams)
+        cluster.bind(manager, streams)
     shared = manager if cluster is None else cluster.sessions
     metrics.register(SessionCollector(manager.statistics))
     guard = Guard(

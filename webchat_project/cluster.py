@@ -5,20 +5,23 @@ from __future__ import annotations
 import logging
 import os
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from uuid import uuid4
 
 from redis.exceptions import RedisError
 
 from chat.conf import ChatSettings
+from chat.elsewhere import Elsewhere
 from chat.log import wall_ms
 from chat.redis_logs import Layer, RedisLogs
-from chat.streams import Streams
+from chat.streams import StreamInfo, Streams
 from cluster.connect import connect
 from cluster.health import Health
+from cluster.presence import Presence
 from cluster.store import Bounds, RedisStore
 from sessions_app.cluster import ClusterSessions
 from sessions_app.conf import SessionSettings
+from sessions_app.manager import SessionManager
 
 from .redis_checks import tell_findings
 
@@ -50,8 +53,13 @@ class Cluster:
             ),
         )
         self._wake: Callable[[str], None] = lambda conv_id: None
+        self.presence = Presence(self.client, self.process)
         self.sessions = ClusterSessions(
-            store, process=self.process, lease_seconds=chat.lease_seconds, now_ms=wall_ms
+            store,
+            process=self.process,
+            presence=self.presence,
+            lease_seconds=chat.lease_seconds,
+            now_ms=wall_ms,
         )
         self.logs = RedisLogs(
             store,
@@ -62,19 +70,26 @@ class Cluster:
             wake=lambda conv_id: self._wake(conv_id),
         )
 
-    def bind(self, streams: Streams) -> None:
-        """Says which streams are woken by other processes."""
+    def bind(self, manager: SessionManager, streams: Streams) -> None:
+        """Says who has this process's sessions, and which streams other processes wake."""
         self._wake = streams.wake
+        self._elsewhere = Elsewhere(self.presence, streams)
+        self.sessions.bind(manager, streams, watched=self._elsewhere.watched)
+
+    async def streams(self) -> Mapping[str, StreamInfo]:
+        return await self._elsewhere.streams()
 
     def failing(self) -> Sequence[str]:
         return () if self.health.reached else ("redis",)
 
     def start(self) -> None:
         self.health.start()
+        self.presence.start()
         self.sessions.start()
         self.logs.start()
 
     async def aclose(self) -> None:
         await self.logs.aclose()
+        await self.presence.aclose()
         await self.health.aclose()
         await self.client.aclose()

@@ -16,7 +16,7 @@ from ..decisions import ensure_may_decide
 from ..pool import CLOSE_RESYNC
 from ..ports import Decision
 from .audit import audit
-from .rows import Row
+from .rows import Row, stream_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,7 +128,7 @@ async def _step_off(conv_id: str, by: str) -> str:
 
 
 async def _drop(conv_id: str, by: str) -> str:
-    sockets = hub().streams.info(conv_id).sockets
+    sockets = (await stream_of(conv_id)).sockets
     await close_sockets(conv_id, CLOSE_RESYNC)
     return f"{sockets} socket{' was' if sockets == 1 else 's were'} asked to reconnect."
 

@@ -14,7 +14,7 @@ from sessions_app.values import Idle, LiveSession, SessionDetail, Transcript, Un
 from ..apps import hub
 from ..frames import type_of
 from ..log import Entry
-from ..streams import StreamInfo
+from ..streams import StreamInfo, together
 
 ROWS_STEP = 500
 """How many rows are joined before others have their turn."""
@@ -76,10 +76,12 @@ class LoggedFrame(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def rows() -> Sequence[Row]:
-    """Every live session."""
+    """Every live session of the service."""
+    there = await hub().streams_elsewhere()
     joined = []
     for number, session in enumerate(await hub().sessions.live(), 1):
-        joined.append(Row(session=session, stream=hub().streams.info(session.conv_id)))
+        here = hub().streams.info(session.conv_id)
+        joined.append(Row(session=session, stream=together(here, there.get(session.conv_id))))
         if number % ROWS_STEP == 0:
             await asyncio.sleep(0)
     return joined
@@ -93,8 +95,14 @@ async def detail(conv_id: str, *, reader: Identity, turns: int) -> Detail | None
     said = None
     if can(reader, "transcript", found.session):
         said = await hub().sessions.transcript(conv_id, turns=turns)
-    row = Row(session=found.session, stream=hub().streams.info(conv_id))
+    row = Row(session=found.session, stream=await stream_of(conv_id))
     return Detail(row=row, detail=found, said=said)
+
+
+async def stream_of(conv_id: str) -> StreamInfo:
+    """A conversation's stream as it is, with the sockets of every process."""
+    there = await hub().streams_elsewhere()
+    return together(await hub().streams.look(conv_id), there.get(conv_id))
 
 
 async def frames(
