@@ -7,7 +7,8 @@ import socket
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final, TypeAlias
 
-CONNECT_SECONDS = 10
+CONNECT_SECONDS = 60
+"""For the application's word on a socket. In a storm who is turned away only comes once more."""
 STOP_SECONDS = 5
 
 Started: TypeAlias = Callable[[Callable[[], None]], object]
