@@ -1,6 +1,6 @@
 # Each target sets up all it needs; `make` alone lists them.
 .DEFAULT_GOAL := help
-.PHONY: help run test test-all bench soak chaos screenshots check format lock clean
+.PHONY: help run test test-all test-latest autobahn bench soak chaos screenshots check format lock clean
 
 SETUP := @scripts/python scripts/setup.py
 BIN := .venv/bin
@@ -21,6 +21,13 @@ test: ## Run the tests: ARGS="tests/chat -k order"
 test-all: ## Run the tests, the slow ones too
 	$(SETUP) test
 	$(BIN)/python -m pytest $(PARALLEL) $(ARGS)
+
+test-latest: ## Run the tests on the newest Python here, with the newest Django
+	@scripts/python scripts/latest.py $(PARALLEL) $(ARGS)
+
+autobahn: ## Autobahn|Testsuite on both servers, where there is a Python 2.7
+	$(SETUP) test
+	$(BIN)/python -m scripts.autobahn $(ARGS)
 
 bench: ## What a delivered frame costs: ARGS="--quick --only a,g --json FILE"
 	$(SETUP) test
