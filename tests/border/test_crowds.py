@@ -52,7 +52,7 @@ async def own(request: pytest.FixtureRequest) -> AsyncIterator[LiveServer]:
 
 @pytest.fixture
 def kind(own: LiveServer) -> str:
-    command = psutil.Process(own.process.pid).cmdline()
+    command: list[str] = psutil.Process(own.process.pid).cmdline()
     return command[command.index("--server") + 1]
 
 
