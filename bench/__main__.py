@@ -38,7 +38,7 @@ def main() -> None:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("--rounds", type=int, default=3, choices=range(1, 21), metavar="1..20")
-    parser.add_argument("--only", type=_listed, help="scenarios by letter: a,b,c,d,e,f,g or b100")
+    parser.add_argument("--only", type=_listed, help="scenarios by letter: a,b,c,d,e,f,g,h or b100")
     parser.add_argument("--servers", type=_listed, help=f"some of: {', '.join(ALL)}")
     parser.add_argument(
         "--chainlit", metavar="PYTHON", help="an interpreter that has Chainlit; it is measured too"
@@ -70,7 +70,7 @@ async def _run(
     async with Machinery.prepared(only, chainlit) as machinery, AsyncExitStack() as stack:
         chosen = [each for each in scenarios(machinery) if _wanted(each.name, letters)]
         if not chosen:
-            raise SystemExit(f"bench: no scenario is named {letters}; expected some of a to g")
+            raise SystemExit(f"bench: no scenario is named {letters}; expected some of a to h")
         running: dict[str, Server] = {}
         for scenario in chosen:
             results[scenario.name] = numbers = Rounds(list)
@@ -95,7 +95,11 @@ async def _measured(
             if not scenario.fresh:
                 assert running is not None
                 return await scenario.measure(running, scale)
-            async with machinery.server(name) as fresh:
+            async with AsyncExitStack() as stack:
+                env: Mapping[str, str] = {}
+                if scenario.by_model:
+                    env = await stack.enter_async_context(machinery.model())
+                fresh = await stack.enter_async_context(machinery.server(name, **env))
                 return await scenario.measure(fresh, scale)
     except (TimeoutError, OSError, AssertionError) as error:
         print(f"{scenario.name}: {name} failed: {error!r}", file=sys.stderr, flush=True)

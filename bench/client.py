@@ -56,6 +56,11 @@ class Wire(asyncio.Protocol):
         self.first_at = 0.0
         self.latencies: list[float] | None = None
         """Seconds from each stamp in a delta to its arrival; None: none is looked for."""
+        self.deltas = 0
+        """Deltas among the frames, as far as stamps are looked for."""
+        self.longest_gap = 0.0
+        """Seconds between two of them at most."""
+        self._last_delta = 0
         self.lost = False
 
     async def open(self) -> Self:
@@ -148,6 +153,9 @@ class Wire(asyncio.Protocol):
                 self.frames += 1
                 if latencies is not None and data.find(self.DELTA, place, place + 100) >= 0:
                     now = time.monotonic_ns()
+                    if self.deltas:
+                        self.longest_gap = max(self.longest_gap, (now - self._last_delta) / 1e9)
+                    self.deltas, self._last_delta = self.deltas + 1, now
                     for stamp in _STAMP.findall(data, place, end):
                         latencies.append((now - int(stamp)) / 1e9)
             elif kind == _PING:

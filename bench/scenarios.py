@@ -41,6 +41,8 @@ Numbers: TypeAlias = Mapping[str, float]
 class Scenario:
     """`measure` is asked once a round for each of `servers`; `fresh`: of a new process each time.
 
+    `by_model`: that process answers by a model's service, over HTTP.
+
     `relative` are the numbers that are also told as a multiple of the plain server's. `missing` are
     servers that would take part if they were here.
     """
@@ -50,6 +52,7 @@ class Scenario:
     servers: Sequence[str]
     measure: Callable[[Server, float], Awaitable[Numbers]]
     fresh: bool = False
+    by_model: bool = False
     relative: tuple[str, ...] = ("µs/frame",)
     missing: tuple[str, ...] = ()
 
@@ -139,6 +142,45 @@ def many_streams(
                 "p50 ms": 1000 * _at(waits, 0.5),
                 "p99 ms": 1000 * _at(waits, 0.99),
                 "generator %": numbers["generator %"],
+            }
+        finally:
+            _close(wires)
+
+    return measure
+
+
+def of_a_service(
+    conversations: int, per_second: float, seconds: float
+) -> Callable[[Server, float], Awaitable[Numbers]]:
+    """So many streams at once from a model's service, through its library, on one core."""
+
+    async def measure(server: Server, scale: float) -> Numbers:
+        server.keep_to_one_core()
+        frames = round(per_second * max(4, seconds * scale))
+        convs = [str(uuid4()) for _ in range(conversations)]
+        wires = await _open(server, convs)
+        try:
+            ends = [wire.end() for wire in wires]
+            begins = time.monotonic() + 2.0 + conversations * 0.05
+            for number, (conv, wire) in enumerate(zip(convs, wires, strict=True)):
+                wire.latencies = []
+                at = begins + number / conversations / per_second
+                orders = Orders(frames=frames, per_second=per_second, at=at, stamped=True)
+                await server.order(conv, orders, wire)
+            await asyncio.sleep(begins - time.monotonic() - 0.05)
+            before, began = server.cost.cpu, time.monotonic()
+            await asyncio.wait(ends, timeout=frames / per_second + 20)
+            spent = server.cost.cpu - before
+            waits = sorted(wait for wire in wires for wait in wire.latencies or ())
+            deltas = sum(wire.deltas for wire in wires)
+            return {
+                "held %": 100 * sum(wait < 1 for wait in waits) / (conversations * frames),
+                "deltas/frame": len(waits) / deltas,
+                "p50 ms": 1000 * _at(waits, 0.5),
+                "p99 ms": 1000 * _at(waits, 0.99),
+                "longest gap ms": 1000 * max(wire.longest_gap for wire in wires),
+                "% of the core": 100 * spent / (time.monotonic() - began),
+                "µs/delta": 1e6 * spent / len(waits),
             }
         finally:
             _close(wires)
@@ -340,6 +382,15 @@ def scenarios(machinery: Machinery) -> Sequence[Scenario]:
             title="A prompt's POST to its first frame",
             servers=of(*OURS),
             measure=first_frame,
+            relative=(),
+        ),
+        Scenario(
+            name="h",
+            title="60 streams of a model's service × 50 deltas/s, on one core",
+            servers=of(*OURS),
+            measure=of_a_service(60, 50, 20),
+            fresh=True,
+            by_model=True,
             relative=(),
         ),
     )

@@ -68,6 +68,12 @@ class Server:
     def cost(self) -> Cost:
         return Cost.of(self._process)
 
+    def keep_to_one_core(self) -> None:
+        """Also its threads; those that it starts later inherit it."""
+        core = min(os.sched_getaffinity(0))
+        for thread in self._process.threads():
+            os.sched_setaffinity(thread.id, {core})
+
     @property
     def descriptors(self) -> int:
         """Files and sockets the process has open."""
@@ -206,6 +212,23 @@ class Machinery:
                     yield Chainlit(name, seen, url)
                 else:
                     yield Server(name, seen, url)
+        finally:
+            await _end(process)
+
+    @asynccontextmanager
+    async def model(self) -> AsyncIterator[Mapping[str, str]]:
+        """A model's service, and the environment that has a server of ours answer by it."""
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "bench.model", cwd=ROOT, stdout=asyncio.subprocess.PIPE
+        )
+        try:
+            assert process.stdout is not None
+            async with asyncio.timeout(START_SECONDS):
+                port = int(await process.stdout.readline())
+            yield {
+                "WEBCHAT_MODEL": "openai-chat:bench",
+                "OPENAI_BASE_URL": f"http://127.0.0.1:{port}/v1",
+            }
         finally:
             await _end(process)
 

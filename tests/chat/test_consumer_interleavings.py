@@ -100,7 +100,7 @@ def test_the_same_when_anyone_is_held_back_anywhere():
 @pytest.mark.slow
 @pytest.mark.parametrize("scene", [*SMALL, *map(near, SMALL)])
 def test_the_same_in_every_order_with_one_passed_over(scene: Callable[[], BorderScene]):
-    assert every_order(scene, delays=1) > 80
+    assert every_order(scene, delays=1) > 60
     assert every_hold(scene, calls=8) > 80
 
 

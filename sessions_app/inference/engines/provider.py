@@ -41,7 +41,9 @@ from ..events import (
 )
 from ..tools import offered
 from ..turns import ToolCall, Turn
+from .chunks import with_compiled_chunks
 from .failures import CUT, UNREADABLE, Failure, explain
+from .merging import merge_waiting
 from .transcript import answer, tools_for, transcript
 from .wires import Endpoint
 
@@ -273,6 +275,7 @@ def _http_client(endpoint: Endpoint) -> httpx2.AsyncClient:
 
     async def keep_track(response: httpx2.Response) -> None:
         _responses.get().append(response)
+        merge_waiting(response)
 
     return httpx2.AsyncClient(
         verify=_tls(),
@@ -304,11 +307,12 @@ def _model(endpoint: Endpoint, http: httpx2.AsyncClient) -> Model:
 
 def _openai_model(endpoint: Endpoint, http: httpx2.AsyncClient) -> Model:
     from openai import AsyncOpenAI
+    from openai.types.chat import ChatCompletionChunk
     from pydantic_ai.models.openai import OpenAIChatModel
     from pydantic_ai.providers.openai import OpenAIProvider
     from pydantic_ai.providers.openai_compatible import OpenAICompatibleProvider
 
-    client = AsyncOpenAI(
+    client = with_compiled_chunks(AsyncOpenAI, ChatCompletionChunk)(
         api_key=endpoint.api_key or "no-key",  # without one the library looks into the environment
         base_url=endpoint.base_url,
         max_retries=0,
@@ -323,10 +327,11 @@ def _openai_model(endpoint: Endpoint, http: httpx2.AsyncClient) -> Model:
 
 def _anthropic_model(endpoint: Endpoint, http: httpx2.AsyncClient) -> Model:
     from anthropic import AsyncAnthropic
+    from anthropic.types import RawMessageStreamEvent
     from pydantic_ai.models.anthropic import AnthropicModel
     from pydantic_ai.providers.anthropic import AnthropicProvider
 
-    client = AsyncAnthropic(
+    client = with_compiled_chunks(AsyncAnthropic, RawMessageStreamEvent)(
         api_key=endpoint.api_key, base_url=endpoint.base_url, max_retries=0, http_client=http
     )
     return AnthropicModel(endpoint.model, provider=AnthropicProvider(anthropic_client=client))

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator
 import pytest
 import pytest_asyncio
 
-from sessions_app.inference.engines.provider import MERGE_LIMIT, ProviderEngine
+from sessions_app.inference.engines.provider import ProviderEngine
 from sessions_app.inference.engines.transcript import STOPPED
 from sessions_app.inference.engines.wires import WIRES, Endpoint
 from sessions_app.inference.errors import ProviderFailed, StreamStalled
@@ -20,6 +20,7 @@ from sessions_app.inference.events import (
     Origin,
     ProviderError,
     TextDelta,
+    ThinkingDelta,
     Usage,
 )
 from sessions_app.inference.turns import LlmText, Other, Reasoning, System, Turn, User
@@ -123,8 +124,22 @@ async def test_deltas_that_arrive_together_go_out_together(
 ) -> None:
     await ask(engine, "deltas 1000", heard)
     assert heard.text == "x" * 1000
-    published = [event for event in heard.events if isinstance(event, TextDelta)]
-    assert 1000 / MERGE_LIMIT <= len(published) < 100
+    assert len([event for event in heard.events if isinstance(event, TextDelta)]) < 100
+
+
+async def test_a_chunk_as_it_should_be_is_read_by_the_compiled_validator(
+    engine: ProviderEngine, heard: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    built: list[object] = []
+
+    def by_hand(*, type_: type, value: object) -> object:
+        built.append(value)
+        raise AssertionError("built value by value")
+
+    monkeypatch.setattr("openai._base_client.construct_type", by_hand)
+    await ask(engine, "hello", heard)
+    assert heard.text == "You said: hello "
+    assert built == []
 
 
 async def test_the_whole_conversation_is_sent_and_a_stopped_answer_says_so(
@@ -235,10 +250,10 @@ async def test_cancelling_one_call_leaves_the_others_alone(
 
 
 class FullLog(Recorder):
-    """Takes three events, then stalls."""
+    """Takes no text."""
 
     def publish(self, event: Event, origin: Origin | None = None) -> None:
-        if len(self.events) == 3:
+        if isinstance(event, TextDelta | ThinkingDelta):
             raise StreamStalled("the log is full")
         super().publish(event, origin)
 
