@@ -7,7 +7,7 @@ kind of an app's brings its own (app_kinds.py); its card's name is that of its f
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -27,6 +27,9 @@ CARD_NAMES: Final = (
     "log",
     "other",
 )
+
+PART_CARDS: Final = 16
+"""So many cards make a part of the page (static/chat/js/timeline.js)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,6 +78,11 @@ def arrange(entities: Iterable[Entity], kinds: AppKinds) -> list[Card]:
             ended = entity.props.get("status") != "running"
             last_seq = entity.updated_seq if ended else 2**53
     return page
+
+
+def in_parts(cards: Sequence[Card]) -> list[Sequence[Card]]:
+    """The cards in parts of the page, each of which a browser can leave out while out of sight."""
+    return [cards[start : start + PART_CARDS] for start in range(0, len(cards), PART_CARDS)]
 
 
 def _card(entity: Entity, kinds: AppKinds) -> Card:

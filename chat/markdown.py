@@ -24,6 +24,9 @@ LINK_REL: Final = "noopener noreferrer nofollow ugc"
 HEADING_SHIFT: Final = 2
 """The page's title is h1 and a message is h2, so an answer's first level is h3."""
 
+PART_BLOCKS: Final = 32
+"""So many blocks stand in an answer as they are, and of the others so many each in a part of it."""
+
 _TAGS: Final = frozenset(
     [
         "a",
@@ -60,7 +63,7 @@ _ATTRIBUTES: Final = {
     "td": {"align"},
     "th": {"align"},
 }
-_CLASSES: Final = re.compile(r"code-block|table-block|language-[\w+#.-]{1,40}", re.ASCII)
+_CLASSES: Final = re.compile(r"code-block|table-block|prose-part|language-[\w+#.-]{1,40}", re.ASCII)
 _LANGUAGE: Final = re.compile(r"[\w+#.-]{1,40}", re.ASCII)
 _SCHEME: Final = re.compile(r"([a-z][a-z0-9+.-]*):", re.IGNORECASE)
 _HOST: Final = re.compile(r"https?://(?:[^/?#@]*@)?([^/?#@:]+)", re.IGNORECASE)
@@ -69,7 +72,7 @@ _HOST: Final = re.compile(r"https?://(?:[^/?#@]*@)?([^/?#@:]+)", re.IGNORECASE)
 def render(source: str) -> SafeString:
     """The answer as HTML. Any text is fine; what is no Markdown comes out as text."""
     fenced = nh3.clean(
-        _markdown.render(source),
+        _rendered(source),
         tags=set(_TAGS),
         attributes=_ATTRIBUTES,
         attribute_filter=_attribute,
@@ -82,6 +85,28 @@ def render(source: str) -> SafeString:
 def parse(source: str, env: EnvType) -> list[Token]:
     """The tokens that `render` makes elements of; `env` receives the definitions of links."""
     return _markdown.parse(source, env)
+
+
+def _rendered(source: str) -> str:
+    env: EnvType = {}
+    html: list[str] = [
+        _markdown.renderer.render(tokens, _markdown.options, env)
+        for tokens in _parts(parse(source, env))
+    ]
+    return html[0] + "".join(f'<div class="prose-part">{part}</div>\n' for part in html[1:])
+
+
+def _parts(tokens: list[Token]) -> list[list[Token]]:
+    """Cut after each `PART_BLOCKS` blocks: a browser can leave out a part that is out of sight."""
+    parts: list[list[Token]] = [[]]
+    blocks = 0
+    for token in tokens:
+        if token.level == 0 and token.nesting >= 0:
+            if blocks and blocks % PART_BLOCKS == 0:
+                parts.append([])
+            blocks += 1
+        parts[-1].append(token)
+    return parts
 
 
 def is_safe_link(href: str) -> bool:

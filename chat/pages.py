@@ -27,7 +27,7 @@ from sessions_app.inference.errors import WebchatError
 
 from .actions import act, written
 from .apps import hub
-from .cards import arrange, blank_cards
+from .cards import arrange, blank_cards, in_parts
 from .export import EXPORTS
 from .identity import identity_of, permitted, welcome
 from .submission import cookie_profile, submit_prompt
@@ -96,7 +96,7 @@ async def conversation(request: HttpRequest, conv_id: str) -> HttpResponse:
         "is_guest": "send" not in may,
         "profile": info.profile,
         "snapshot": snapshot,
-        "cards": arrange(snapshot.entities, streams.kinds),
+        "parts": in_parts(arrange(snapshot.entities, streams.kinds)),
         "blank_cards": blank_cards(streams.kinds),
         "app_kinds": streams.kinds,
     }

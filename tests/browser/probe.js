@@ -45,6 +45,22 @@ async function drawn({ source, characters }) {
   return normalisedElement(target);
 }
 
+/** How many nodes a piece moves in or out of a text that has this before it. */
+async function touched({ before, piece }) {
+  const { Markdown } = await moduleNamed("markdown");
+  const target = document.createElement("div");
+  const markdown = new Markdown(target);
+  markdown.replace(before);
+  let moved = 0;
+  const count = ({ addedNodes, removedNodes }) => (moved += addedNodes.length + removedNodes.length);
+  const observer = new MutationObserver((records) => records.forEach(count));
+  observer.observe(target, { childList: true, subtree: true });
+  const words = target.textContent.length + piece.length;
+  markdown.append(`\n\n${piece}`);
+  while (target.textContent.length < words) await new Promise(requestAnimationFrame);
+  return moved;
+}
+
 const TAGS = new Set(
   (
     "A BLOCKQUOTE BR BUTTON CODE DEL DIV EM H3 H4 H5 H6 HR LI OL P PRE SPAN STRONG " +

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from chat.app_kinds import AppKind, AppKinds
-from chat.cards import CARD_NAMES, arrange, blank_cards
+from chat.cards import CARD_NAMES, PART_CARDS, Card, arrange, blank_cards, in_parts
 from chat.timeline import Entity
 from sessions_app.inference.events import CORE_KINDS
 
@@ -90,3 +90,11 @@ def test_every_card_has_a_template_and_a_module():
     for name in CARD_NAMES:
         assert (ROOT / f"templates/chat/cards/{name}.html").is_file()
         assert (ROOT / f"chat/static/chat/js/cards/{name}.js").is_file()
+
+
+def test_the_cards_of_a_page_stand_in_parts_that_are_full_but_for_the_last():
+    cards = [Card(name="log", id=str(number)) for number in range(PART_CARDS * 2 + 3)]
+    parts = in_parts(cards)
+    assert [len(part) for part in parts] == [PART_CARDS, PART_CARDS, 3]
+    assert [card for part in parts for card in part] == cards
+    assert in_parts([]) == []

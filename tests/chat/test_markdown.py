@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from chat.markdown import LINK_REL, LINK_SCHEMES, picture_words, render
+from chat.markdown import LINK_REL, LINK_SCHEMES, PART_BLOCKS, picture_words, render
 from tests.browser.corpus import FAR, HONEST, HOSTILE
 
 TAGS = {
@@ -112,3 +112,14 @@ def test_no_text_takes_long(source):
     started = time.process_time()
     render(source)
     assert time.process_time() - started < 5
+
+
+def test_the_blocks_of_a_long_answer_stand_in_parts():
+    blocks = [f"<p>{number}</p>\n" for number in range(PART_BLOCKS * 2 + 1)]
+    parts = [
+        "".join(blocks[start : start + PART_BLOCKS]) for start in range(0, len(blocks), PART_BLOCKS)
+    ]
+    source = "\n\n".join(str(number) for number in range(len(blocks)))
+    assert render(source) == parts[0] + "".join(
+        f'<div class="prose-part">{part}</div>\n' for part in parts[1:]
+    )

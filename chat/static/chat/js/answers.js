@@ -39,8 +39,9 @@ export class Answers {
 
   /** What the person said before that inference began. */
   #promptOf(inferenceId) {
-    let element = this.#timeline.card(inferenceId).element;
-    while (element && element.dataset.card !== "user") element = element.previousElementSibling;
-    return element ? slot(element, "text").textContent : "";
+    const inference = this.#timeline.card(inferenceId).element;
+    const before = (user) => inference.compareDocumentPosition(user) & Node.DOCUMENT_POSITION_PRECEDING;
+    const said = [...this.#root.querySelectorAll('[data-card="user"]')].findLast(before);
+    return said ? slot(said, "text").textContent : "";
   }
 }

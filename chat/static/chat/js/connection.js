@@ -25,7 +25,7 @@ export class Connection {
     const wasLive = this.#status?.state === "live";
     this.#status = status;
     this.#element.hidden = false;
-    this.#element.dataset.state = status.state;
+    this.#element.dataset.state = document.body.dataset.line = status.state;
     const stopped = status.state === "stopped";
     this.#offerRetry(status.state === "waiting" || (stopped && !status.signedOut));
     this.#logIn.hidden = !status.signedOut;

@@ -10,6 +10,8 @@ const LANGUAGE = /^[\w+#.-]{1,40}/;
 /** A block so long that drawing it takes more than this is drawn less often than each frame. */
 const CHEAP_MS = 8;
 const PAUSE_PER_COST = 4;
+/** So many blocks of an answer make a part of it, as on the server (chat/markdown.py). */
+const PART_BLOCKS = 32;
 const nothing = () => undefined;
 
 /** Raw HTML and bare addresses are text; the server's parser is set up alike (chat/markdown.py). */
@@ -113,11 +115,26 @@ export class Markdown {
       .replaceAll("\0", "\ufffd");
     const { done, rest, unfinished } = this.#parse(text);
     dress(done);
-    for (const node of this.#tailNodes) node.remove();
+    this.#tailNodes.forEach(remove);
     this.#tailNodes = [...rest.childNodes];
-    this.#target.append(done, rest);
+    this.#add(done.childNodes);
+    this.#add(this.#tailNodes);
     this.#tail = unfinished + cut;
     this.#costMs = performance.now() - started;
+  }
+
+  /** The first blocks stand in the text itself, those after them in parts, which fill one by one. */
+  #add(nodes) {
+    for (const node of [...nodes]) {
+      let part = this.#target;
+      if (part.lastElementChild?.matches(".prose-part")) part = part.lastElementChild;
+      if (node instanceof Element && part.childElementCount >= PART_BLOCKS) {
+        part = document.createElement("div");
+        part.className = "prose-part";
+        this.#target.append(part);
+      }
+      part.append(node);
+    }
   }
 
   /** The elements of finished blocks and of the rest, and the rest's text. */
@@ -139,16 +156,25 @@ export class Markdown {
   }
 }
 
+/** Takes a block away, and its part where it was the only one. */
+function remove(node) {
+  const part = node.parentElement;
+  node.remove();
+  if (part.matches(".prose-part:empty")) part.remove();
+}
+
 /**
  * How many tokens no later text can change. A block is only settled by a complete line of the next one:
  * `1. a`, blank line, `2` is a list and a paragraph until `. b` makes it one list.
  */
 function countFinished(tokens, text) {
-  const last = tokens.findLastIndex((token) => token.type !== "space");
-  if (last < 1) return 0;
-  const before = rawOf(tokens.slice(0, last));
-  const settled = text.startsWith(before) && text.includes("\n", before.length);
-  return settled ? last : 0;
+  for (let last = tokens.length - 1; last > 0; last -= 1) {
+    if (tokens[last].type === "space") continue;
+    const before = rawOf(tokens.slice(0, last));
+    if (!text.startsWith(before)) return 0;
+    if (text.includes("\n", before.length)) return last;
+  }
+  return 0;
 }
 
 function rawOf(tokens) {
@@ -156,6 +182,7 @@ function rawOf(tokens) {
 }
 
 function render(tokens) {
+  if (!tokens.length) return new DocumentFragment();
   const fragment = prose(marked.parser(tokens));
   const languages = [];
   marked.walkTokens(tokens, (token) => {

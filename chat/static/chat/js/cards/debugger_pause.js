@@ -46,7 +46,7 @@ export class DebuggerPauseCard {
     for (const button of this.#choice.querySelectorAll("[data-decision]")) {
       button.value = `${button.dataset.decision}:${id}`;
     }
-    this.#choice.hidden = !open;
+    this.#opened(open);
     if (open) {
       this.#takeBack();
       this.#countDown();
@@ -67,7 +67,7 @@ export class DebuggerPauseCard {
       const name = slot(text.parentElement, "name").textContent;
       text.parentElement.replaceWith(step(name, shown(text)));
     }
-    this.#choice.hidden = true;
+    this.#opened(false);
     this.#label();
     this.#choice.querySelector("details").open = false;
     if (hadFocus) outcome.focus();
@@ -81,6 +81,11 @@ export class DebuggerPauseCard {
     const outcome = slot(this.element, "outcome");
     const words = outcome.querySelector("[data-when]:not([hidden])").textContent;
     return `${words}, by ${slot(outcome, "by").textContent}.`;
+  }
+
+  #opened(open) {
+    this.#choice.hidden = !open;
+    this.element.toggleAttribute("data-open", open);
   }
 
   get #arguments() {

@@ -32,7 +32,9 @@ export class InferenceCard {
     const reason = slot(this.#end, "error");
     reason.textContent = error ?? "";
     reason.hidden = !error;
-    slot(this.#end, "again").value = this.element.dataset.entityId;
+    const again = slot(this.#end, "again");
+    again.value = this.element.dataset.entityId;
+    if (status === "completed") again.removeAttribute("form");
     if (model !== undefined) slot(this.#end, "model").textContent = model;
     slot(this.#end, "tokens").textContent = tokens(usage);
     slot(this.#end, "duration").textContent = duration(durationMs);
