@@ -1,6 +1,6 @@
 # Each target sets up all it needs; `make` alone lists them.
 .DEFAULT_GOAL := help
-.PHONY: help run test test-all test-latest autobahn bench soak chaos screenshots check format lock clean
+.PHONY: help run test test-all test-latest autobahn bench bench-page soak chaos screenshots check format lock clean
 
 SETUP := @scripts/python scripts/setup.py
 BIN := .venv/bin
@@ -32,6 +32,10 @@ autobahn: ## Autobahn|Testsuite on both servers, where there is a Python 2.7
 bench: ## What a delivered frame costs: ARGS="--quick --only a,g --json FILE"
 	$(SETUP) test
 	$(BIN)/python -m bench $(ARGS)
+
+bench-page: ## What a long conversation costs the page: ARGS="--messages 2000 --kilobytes 200 --json FILE"
+	$(SETUP) test
+	$(BIN)/python -m bench.page $(ARGS)
 
 soak: ## Minutes of bounded load with flat figures: ARGS="--minutes 30 --server daphne"
 	$(SETUP) test

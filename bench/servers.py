@@ -97,6 +97,11 @@ class Ours(Server):
         super().__init__(name, process, url)
         self._http = http
 
+    @property
+    def cookies(self) -> Mapping[str, str]:
+        """What the visitor's browser holds."""
+        return dict(self._http.cookies)
+
     async def open(self, conv: str, **query: str) -> Wire:
         """Also returns only once the socket has its snapshot, or with a cursor its `ws.hello`."""
         wire = self.wire(conv, **query)
@@ -116,7 +121,7 @@ class Ours(Server):
         return Caller(self.url, {"Cookie": self._cookies(), "X-CSRFToken": token})
 
     def _cookies(self) -> str:
-        return "; ".join(f"{cookie.name}={cookie.value}" for cookie in self._http.cookies.jar)
+        return "; ".join(f"{name}={value}" for name, value in self.cookies.items())
 
     async def order(self, conv: str, orders: Orders, wire: Wire | None = None) -> None:
         await self.say(conv, orders.encode())
