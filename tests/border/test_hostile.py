@@ -29,6 +29,7 @@ LATER = 3.0
 """A neighbour's answer may take so many times as long as undisturbed, and a second: other tests
 run on the same machine."""
 GONE_SECONDS = 30.0
+FLOOD_SECONDS = 5.0
 STORM = 40
 CONVERSATIONS = 60
 
@@ -155,6 +156,27 @@ async def test_a_flood_of_commands_ends_its_socket_alone(
         assert await end in (4013, None)  # a reset may overtake the word
 
     assert await closes(server, "rate") == refused + 1
+
+
+@pytest.mark.slow
+async def test_ten_thousand_commands_a_second_again_and_again_disturb_nobody(
+    server: LiveServer, anna: Visitor, bert: Visitor, conv: str
+):
+    before, offered = memory(server), 0
+    flood = frame(b'{"type":"ws.ping"}') * 10_000
+    began = time.monotonic()
+    async with nobody_notices(anna):
+        while time.monotonic() < began + FLOOD_SECONDS:
+            async with hostile(bert, conv) as wire:
+                offered += 10_000
+                with suppress(ConnectionError, TimeoutError):
+                    async with asyncio.timeout(0.5):
+                        await wire.send(flood)
+                        await wire.close_code()
+        lasted = time.monotonic() - began
+
+    assert offered / lasted > 10_000
+    assert memory(server) - before < 16 * MiB
 
 
 @pytest.mark.slow
