@@ -168,7 +168,7 @@ class StreamCoordinator:
             self._start()
 
     async def _run(self) -> None:
-        while True:
+        while not self._dropped:
             await self._work.wait()
             inbox, self._inbox, self._chars = self._inbox, [], 0
             flushes, self._flushes = self._flushes, []

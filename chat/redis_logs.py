@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 from cluster.leases import LeaseLost, Leases
 from cluster.store import Extra, RedisStore
+from cluster.tasks import end
 
 from .guard import digest
 from .log import FrameLog, NowMs, Window, wall_ms
@@ -107,10 +108,7 @@ class RedisLogs:
         ]
 
     async def aclose(self) -> None:
-        for task in self._tasks:
-            task.cancel()
-        if self._tasks:
-            await asyncio.wait(self._tasks)
+        await end(*self._tasks)
 
     async def _speak(self) -> None:
         """Says what has grown, each conversation once in `COALESCE_SECONDS`."""

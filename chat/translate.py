@@ -33,7 +33,6 @@ DELTA_MAX_CHARS = 4096
 APP_PROPS_MAX_BYTES = 64 * 1024
 """What an app's event may tell, and an entity with a fold of its own may have, as JSON."""
 
-OUTCOME_UNKNOWN = "Ended with its inference; the outcome is unknown."
 
 MonotonicMs: TypeAlias = Callable[[], int]
 
@@ -317,10 +316,11 @@ class Translator:
         for pause_id in tuple(self._pauses):
             closing += self._pause_end(pause_id, "cancelled", "system", cause)
         for call_id, requested_ms in tuple(self._tools.items()):
-            began = call_id in self._began
+            # A process that is gone may have begun what the log does not know of.
+            began = event.status == "lost" or call_id in self._began
             cut = events.ToolCallFinished(
                 call_id=call_id,
-                result=OUTCOME_UNKNOWN if began else events.NEVER_BEGAN,
+                result=events.OUTCOME_UNKNOWN if began else events.NEVER_BEGAN,
                 status="cancelled",
                 duration_ms=self._now() - requested_ms if began else 0,
             )

@@ -10,6 +10,8 @@ from typing import Any
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
+from .tasks import end
+
 logger = logging.getLogger(__name__)
 
 LOOK_SECONDS = 1.0
@@ -40,8 +42,7 @@ class Health:
 
     async def aclose(self) -> None:
         if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait({self._task})
+            await end(self._task)
 
     async def _look_for_ever(self) -> None:
         while True:

@@ -11,6 +11,7 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from .store import NAMESPACE
+from .tasks import end
 
 logger = logging.getLogger(__name__)
 
@@ -52,8 +53,7 @@ class Inbox:
 
     async def aclose(self) -> None:
         if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait({self._task})
+            await end(self._task)
 
     async def _read(self) -> None:
         key, last = _key(self._process), b"0"

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from redis.exceptions import RedisError
 
 from .store import Batch, Claim, RedisStore, Refusal
+from .tasks import end
 
 logger = logging.getLogger(__name__)
 
@@ -168,8 +169,7 @@ class Leases:
 
     async def aclose(self) -> None:
         if self._keeper is not None:
-            self._keeper.cancel()
-            await asyncio.wait({self._keeper})
+            await end(self._keeper)
         for lease in tuple(self._held.values()):
             self._drop(lease)
 

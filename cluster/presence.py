@@ -12,6 +12,7 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from .store import NAMESPACE
+from .tasks import end
 
 logger = logging.getLogger(__name__)
 
@@ -65,8 +66,7 @@ class Presence:
         """Ends the task, and is gone at once for the others."""
         if self._task is None:
             return
-        self._task.cancel()
-        await asyncio.wait({self._task})
+        await end(self._task)
         with suppress(RedisError, OSError):
             async with self._client.pipeline(transaction=False) as pipe:
                 pipe.srem(PROCESSES, self._process)

@@ -24,6 +24,7 @@ from cluster.inbox import Inbox
 from cluster.leases import LEASE_SECONDS, Lease, LeaseLost, Leases
 from cluster.presence import Presence
 from cluster.store import NOTHING, Extra, RedisStore
+from cluster.tasks import end
 
 from . import commands
 from .commands import ANSWERS, Command, Mail, Refusal, Reply, SubmitAnswer
@@ -429,7 +430,7 @@ class ClusterSessions:
             try:
                 mail = await self._store.mail(conv_id, after=owned.mail_done)
                 for id, raw in mail:
-                    await self._take(owned, id, msgspec.json.decode(raw, type=Mail))
+                    await self._take(owned, id, raw)
                 session = self.manager.session(conv_id)
                 if session is not None and not session.is_done:
                     return
@@ -447,25 +448,34 @@ class ClusterSessions:
         await self.manager.flush(conv_id)
         session = self.manager.session(conv_id)
         waits = session is not None and session.info().queue_depth > 0
+        if not waits:
+            # Before it is free: the next owner's note must stay.
+            await self._store.forget_lease(conv_id)
         if not await self.leases.release(owned.lease, mail_done=owned.mail_done):
+            await self._store.note_leases([conv_id], ttl_ms=round(self._seconds * 1000))
             return False
-        self._owned.pop(conv_id, None)
-        if session is not None:
-            seen = session.live()
-            if owned.evicted_ms is not None:
-                gone = Unloaded(since_ms=owned.evicted_ms)
-                seen = msgspec.structs.replace(seen, state=gone)
-            self._remember(seen)
-        self.manager.give_up(conv_id)
-        await self._streams.renounce(conv_id)
+        if self._owned.get(conv_id) is owned:  # and not claimed anew meanwhile
+            del self._owned[conv_id]
+            if session is not None:
+                seen = session.live()
+                if owned.evicted_ms is not None:
+                    gone = Unloaded(since_ms=owned.evicted_ms)
+                    seen = msgspec.structs.replace(seen, state=gone)
+                self._remember(seen)
+            self.manager.give_up(conv_id)
+            await self._streams.renounce(conv_id)
         if waits:
             await self._store.note_leases([conv_id], ttl_ms=0)
-        else:
-            await self._store.forget_lease(conv_id)
         return True
 
-    async def _take(self, owned: _Owned, id: str, mail: Mail) -> None:
+    async def _take(self, owned: _Owned, id: str, raw: bytes) -> None:
         conv_id = owned.lease.conv_id
+        try:
+            mail = msgspec.json.decode(raw, type=Mail)
+        except msgspec.DecodeError as error:
+            logger.error("mail of %s is none that is known here: %s", conv_id, error)
+            owned.mail_done = id  # or nothing after it would ever be taken
+            return
         if mail.id not in owned.answers:
             # From here on it counts as taken, whatever becomes of this process.
             owned.mail_done = id
@@ -528,11 +538,7 @@ class ClusterSessions:
                 self._owned[conv_id].evicted_ms = self._now_ms()
                 return None
             case commands.GiveTo(old_owner=old_owner, new_owner=new_owner):
-                session = manager.session(conv_id)
-                if session is None or session.owner != old_owner:
-                    return False
-                session.owner = new_owner
-                return True
+                return manager.give_to(conv_id, old_owner, new_owner)
 
     async def _answer(self, id: str, sender: str, reply: bytes) -> None:
         if sender == self._process:
@@ -579,11 +585,13 @@ class ClusterSessions:
                 owned.turns_written = len(history)
                 run = stored.session.run
                 shown = () if run is None else await self._streams.shown(conv_id, run.inference_id)
+                if lease.lost is not None:
+                    raise LeaseLost(f"{conv_id} was lost as it was taken over ({lease.lost})")
                 self.manager.resume(stored.session, history, shown)
                 await self.manager.flush(conv_id)
-                if run is not None:
+                for id, (sender, answer) in owned.answers.items():
                     # Whoever asked the process that died is still waiting.
-                    for id, (sender, answer) in owned.answers.items():
+                    if run is not None or sender == self._process:
                         await self._answer(id, sender, answer)
         except BaseException:
             self.leases.abandon(lease, "fenced")
@@ -608,33 +616,38 @@ class ClusterSessions:
         while True:
             await asyncio.sleep(REAP_SECONDS * random.uniform(0.5, 1.5))  # noqa: S311 - a jitter
             try:
-                for conv_id in await self._store.due(most=REAPED_AT_ONCE):
-                    await self._reap(conv_id)
+                due = await self._store.due(most=REAPED_AT_ONCE)
+                await asyncio.gather(*(self._reap(conv_id) for conv_id in due))
             except AWAY as error:
                 logger.debug("nobody can be looked after: %s", error)
-            except Exception:
-                logger.exception("a conversation could not be looked after")
 
     async def _reap(self, conv_id: str) -> None:
+        """Goes on with a conversation that nobody owns. One that cannot be holds up no other."""
         if conv_id in self._owned:
             return
-        place = await self.leases.claim(conv_id)
-        if isinstance(place, Lease):
-            await self._settle(place)
-            self.look(conv_id)
-        else:
-            await self._store.note_leases([conv_id], ttl_ms=place.remaining_ms)
+        try:
+            place = await self.leases.claim(conv_id)
+            if isinstance(place, Lease):
+                await self._settle(place)
+                self.look(conv_id)
+            else:
+                await self._store.note_leases([conv_id], ttl_ms=place.remaining_ms)
+        except AWAY as error:
+            logger.debug("%s cannot be looked after: %s", conv_id, error)
+        except Exception:
+            logger.exception("%s could not be looked after", conv_id)
 
     async def _stop_reaping(self) -> None:
         reaper, self._reaper = self._reaper, None
         if reaper is not None:
-            reaper.cancel()
-            await asyncio.wait({reaper})
+            await end(reaper)
 
     # The asker's side
 
     async def _ask(self, conv_id: str, command: Command) -> Any:
         """Has the owner do it, who may be this process. Raises what it refuses; Unavailable."""
+        if conv_id not in self._owned:
+            self.manager.refuse_when_closing()
         mail = Mail(id=str(uuid4()), sender=self._process, command=command)
         answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
         self._waiting[mail.id] = answer
@@ -657,13 +670,13 @@ class ClusterSessions:
         """Tells the owner of its mail, or becomes it; how long to wait until it is asked again."""
         if conv_id in self._owned:
             self.look(conv_id)
-            return self._seconds
+            return REAP_SECONDS
         try:
             place = await self.leases.claim(conv_id)
             if isinstance(place, Lease):
                 await self._settle(place)
                 self.look(conv_id)
-                return self._seconds
+                return REAP_SECONDS
             await self._inbox.send(place.owner, {"mail": conv_id.encode()})
             return min(place.remaining_ms / 1000 + 0.05, REAP_SECONDS)
         except AWAY as error:

@@ -120,7 +120,8 @@ class SessionManager:
     Belongs to one event loop. What a verb decides it decides in one step, with no await inside.
     The secrets that `tools` declare are masked in what `transcript()` hands out, and in what the
     persister is given. `check` raises ConfigurationError for a profile with overrides that could
-    not be built: such a prompt is refused, before it may wait.
+    not be built: such a prompt is refused, before it may wait. Whoever is told by `on_idle` that a
+    session has nothing to do gives it up; without it, idle sessions are unloaded here.
     """
 
     def __init__(
@@ -135,7 +136,7 @@ class SessionManager:
         turn_store: TurnStore | None = None,
         turn_persister: TurnPersister = unpersisted,
         observers: Sequence[EventObserver] = (),
-        on_idle: Callable[[str], None] = lambda conv_id: None,
+        on_idle: Callable[[str], None] | None = None,
         now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
     ) -> None:
         self._profiles = profiles
@@ -311,6 +312,17 @@ class SessionManager:
         session = self._sessions.pop(conv_id, None)
         if session is not None and reason is not None:
             session.abandon(reason)
+
+    def give_to(self, conv_id: str, old_owner: str, new_owner: str) -> bool:
+        """Gives a live session and the keys answered in it to another, if it is `old_owner`'s."""
+        session = self._sessions.get(conv_id)
+        if session is None or session.owner != old_owner:
+            return False
+        session.owner = new_owner
+        for kept in session.keys:
+            if (answer := kept.started or kept.queued) is not None:
+                self._keys.remember(new_owner, kept.key, kept.request, answer)
+        return True
 
     def _earlier(self, request: PromptRequest, name: str) -> Submitted | None:
         """What was answered to the request's key. Raises KeyReused."""
@@ -600,7 +612,7 @@ class SessionManager:
             now_ms=self._now_ms,
             queue_limit=self._limits.queue,
             persister=self._persist,
-            on_idle=self._on_idle,
+            on_idle=self._on_idle or (lambda conv_id: None),
         )
         if self._evictor is None:
             self._evictor = asyncio.create_task(self._evict_for_ever(), name="session-evictor")
@@ -617,6 +629,8 @@ class SessionManager:
 
     def _unused(self) -> Sequence[Session]:
         """The sessions that nobody watches and in which nothing runs or waits."""
+        if self._on_idle is not None:
+            return ()
         return [
             session
             for session in self._sessions.values()

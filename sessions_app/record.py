@@ -11,6 +11,8 @@ from typing import Literal
 
 import msgspec
 
+from .inference.events import OUTCOME_UNKNOWN
+from .inference.runner import with_last_word
 from .inference.steps import Resolution
 from .inference.turns import Block, LlmText, ToolCall, ToolUse, Turn, TurnMetadata, User
 from .profiles import Profile
@@ -122,30 +124,44 @@ def _same(pair: tuple[Block, Block]) -> bool:
 def lost_turn(history: Sequence[Turn], run: StoredRun, shown: Sequence[Shown]) -> Turn:
     """The turn of an inference whose process died, made of what people were shown of it.
 
-    So model and page know the same. Thoughts are left out: no provider takes them unsigned.
+    So model and page know the same. Thoughts are left out: no provider takes them unsigned. Each
+    call has its result, in the order of the calls, and the assistant has the last word.
     """
     latest = history[-1] if history else Turn()
     blocks: list[Block] = [run.prompt]
+    asked: list[str] = []
+    results: dict[str, ToolUse] = {}
+
+    def answer() -> None:
+        for id in asked:
+            unknown = ToolUse(call_id=id, text=OUTCOME_UNKNOWN, status="cancelled")
+            blocks.append(results.get(id, unknown))
+        asked.clear()
+
     for thing in shown:
         props = thing.props
         match thing.kind:
-            case "message" if props.get("role") == "assistant" and props.get("content"):
+            case "message" if props.get("role") == "assistant" and props["content"].strip():
+                answer()
                 stopped = props.get("status") != "completed"
                 blocks.append(LlmText(text=props["content"], stopped=stopped))
             case "tool_call":
+                if results.keys() & asked:
+                    answer()  # it is the next model call's
+                asked.append(thing.id)
                 blocks.append(
                     ToolCall(call_id=thing.id, name=props["name"], arguments=props["input"])
                 )
             case "tool_result":
-                blocks.append(
-                    ToolUse(
-                        call_id=props["toolCallId"], text=props["result"], status=props["status"]
-                    )
+                results[props["toolCallId"]] = ToolUse(
+                    call_id=props["toolCallId"], text=props["result"], status=props["status"]
                 )
+    answer()
     metadata = TurnMetadata(
         session_id=latest.metadata.session_id,
         inference_id=run.inference_id,
         fingerprint=run.fingerprint,
         outcome=run.outcome,
     )
-    return Turn(id=run.turn_id, blocks=(*latest.blocks, *blocks), metadata=metadata)
+    turn = Turn(id=run.turn_id, blocks=(*latest.blocks, *blocks), metadata=metadata)
+    return with_last_word(turn, "lost", stopped=True)

@@ -349,7 +349,7 @@ class Session:
             self._queue.put(Prompt.of(prompt, profile_of))
         if record.run is not None:
             self._lose(record.run, shown)
-        if len(self._queue):
+        if record.run is not None or len(self._queue):
             self._free()
 
     def _lose(self, run: StoredRun, shown: Sequence[Shown]) -> None:

@@ -120,6 +120,9 @@ class ToolProgress:
 NEVER_BEGAN = "Cancelled before it began: it did not run."
 """The result of a call whose inference ended before its ToolCallStarted."""
 
+OUTCOME_UNKNOWN = "Ended with its inference; the outcome is unknown."
+"""The result of a call that may have run, and of which nobody will say what came of it."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ToolCallFinished:

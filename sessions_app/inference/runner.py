@@ -454,11 +454,7 @@ class _Run:
                 return turn.with_blocks(LlmText(text=text, stopped=True))
         else:
             turn = msgspec.structs.replace(end.turn, id=self.turn.id, metadata=self.turn.metadata)
-        turn = _without_blank_end(turn)
-        if _has_last_word(turn):
-            return turn
-        cut = end.turn is None
-        return turn.with_blocks(LlmText(text=_no_answer(_WHY_NO_WORD[end.outcome]), stopped=cut))
+        return with_last_word(turn, end.outcome, stopped=end.turn is None)
 
     def _with_results(self, turn: Turn) -> Turn:
         """The turn whose calls all have a result: the one they ended with, or `cancelled`."""
@@ -492,6 +488,14 @@ _WHY_NO_WORD: Mapping[Outcome, str] = {
     "failed": "failed",
     "lost": "lost",
 }
+
+
+def with_last_word(turn: Turn, outcome: Outcome, *, stopped: bool) -> Turn:
+    """The turn with a text of the assistant at its end: one of NO_ANSWERS where it said nothing."""
+    turn = _without_blank_end(turn)
+    if _has_last_word(turn):
+        return turn
+    return turn.with_blocks(LlmText(text=_no_answer(_WHY_NO_WORD[outcome]), stopped=stopped))
 
 
 def _without_blank_end(turn: Turn) -> Turn:

@@ -50,6 +50,21 @@ class BrokenLayer(InMemoryChannelLayer):
         raise ConnectionError("the layer is down")
 
 
+class ShortLivedLayer(InMemoryChannelLayer):
+    """A channel ends with a `receive` that was given up, as in channels_redis.pubsub."""
+
+    async def receive(self, channel: str) -> dict[str, Any]:
+        try:
+            return await super().receive(channel)
+        except asyncio.CancelledError:
+            self.ended = channel
+            raise
+
+    async def group_add(self, group: str, channel: str) -> None:
+        assert channel != getattr(self, "ended", None), "the channel has ended"
+        await super().group_add(group, channel)
+
+
 class Bench:
     """A guard whose database is in our hands."""
 
@@ -227,6 +242,15 @@ async def test_a_membership_that_was_lost_is_taken_up_again():
         await asyncio.sleep(1)
         b.layer.groups.clear()
         await asyncio.sleep(2 * EVERY)
+        await b.announce(type="access.ended", session=digest("s1"), code=4501)
+
+        assert await until_closed(seat) == (4501, 0)
+
+
+async def test_after_minutes_of_silence_it_hears_as_at_its_start():
+    async with bench(ShortLivedLayer()) as b:
+        seat = b.sit("s1", Identity(ANNA), "a", ANNA)
+        await asyncio.sleep(5.5 * EVERY)
         await b.announce(type="access.ended", session=digest("s1"), code=4501)
 
         assert await until_closed(seat) == (4501, 0)
