@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 from urllib.parse import urlencode
@@ -16,7 +16,16 @@ from websockets.typing import Origin
 
 from chat.testing import Frame, FrameReader, text_of
 
-__all__ = ["PATIENCE", "Frame", "Socket", "Visitor", "stranger", "text_of", "visitor"]
+__all__ = [
+    "PATIENCE",
+    "Frame",
+    "Socket",
+    "Visitor",
+    "cursor_after",
+    "stranger",
+    "text_of",
+    "visitor",
+]
 
 PATIENCE = 20.0
 """Seconds a test waits for the next frame, or for a close."""
@@ -114,6 +123,12 @@ async def visitor(url: str) -> AsyncIterator[Visitor]:
         page = await http.get("/")
         assert page.status_code == 200, page.text
         yield Visitor(url, http)
+
+
+def cursor_after(frames: Sequence[Frame], count: int, *, epoch: int) -> str:
+    """The cursor of a client that has the first `count` of a log's frames."""
+    name = frames[count - 1].get("stream_id") if count else None
+    return f"{epoch}.{count}" + (f".{name}" if name else "")
 
 
 class Socket(FrameReader):

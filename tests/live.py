@@ -6,19 +6,22 @@ import asyncio
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager, suppress
+from contextlib import ExitStack, asynccontextmanager, suppress
 from functools import cache
 from pathlib import Path
 
 import httpx
 
+from tests.ports import free_port
+from tests.redis_server import redis_server
+
 ROOT = Path(__file__).resolve().parent.parent
-SERVERS = ("daphne", "uvicorn")
+SERVERS = ("daphne", "uvicorn", "uvicorn-redis")
+"""Each kind of server; with `-redis` as one process of a service that has a Redis of its own."""
 METRICS_TOKEN = "a-token-that-only-scrapers-have"
 APPLICATION = "webchat_project.asgi:application"
 START_SECONDS = 60  # a loaded machine; importing a provider alone takes seconds
@@ -46,14 +49,23 @@ BY_HAND: Mapping[str, Callable[[int], list[str]]] = {
 
 
 class LiveServer:
-    """A running server. `url` has no slash at its end; `log` is what it wrote so far."""
+    """A running server. `url` has no slash at its end; `log` is what it wrote so far.
+
+    `redis_url` is empty where it has no Redis.
+    """
 
     def __init__(
-        self, process: asyncio.subprocess.Process, port: int, state: Path, log: Path
+        self,
+        process: asyncio.subprocess.Process,
+        port: int,
+        state: Path,
+        log: Path,
+        redis_url: str = "",
     ) -> None:
         self.process = process
         self.port = port
         self.state = state
+        self.redis_url = redis_url
         self.url = f"http://127.0.0.1:{port}"
         self._log = log
 
@@ -78,7 +90,7 @@ class LiveServer:
 
     def manage(self, *arguments: str) -> str:
         """Runs a management command on this server's database and returns what it printed."""
-        return _manage(self.state, *arguments)
+        return _manage(self.state, *arguments, redis_url=self.redis_url)
 
     async def start_managing(
         self, *arguments: str, stdout: int = subprocess.PIPE
@@ -89,7 +101,7 @@ class LiveServer:
             "manage.py",
             *arguments,
             cwd=ROOT,
-            env=_environment(self.state),
+            env=_environment(self.state, self.redis_url),
             stdout=stdout,
             stderr=subprocess.PIPE,
         )
@@ -97,7 +109,7 @@ class LiveServer:
 
 @asynccontextmanager
 async def live_server(
-    server: str = "daphne",
+    kind: str = "daphne",
     *,
     env: Mapping[str, str] | None = None,
     port: int | None = None,
@@ -107,8 +119,10 @@ async def live_server(
 
     `by_hand`: started by its own command, as somebody might who does not know ours.
     """
-    with tempfile.TemporaryDirectory(prefix="webchat-test-") as directory:
-        state = Path(directory)
+    server, _, store = kind.partition("-")
+    with ExitStack() as stack:
+        state = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="webchat-test-")))
+        redis_url = stack.enter_context(redis_server()) if store else ""
         shutil.copytree(prepared_state(), state, dirs_exist_ok=True)
         port = port or free_port()
         log = state / "server.log"
@@ -116,11 +130,11 @@ async def live_server(
             process = await asyncio.create_subprocess_exec(
                 *(BY_HAND[server](port) if by_hand else _command(server, port)),
                 cwd=ROOT,
-                env={**_environment(state), **(env or {})},
+                env={**_environment(state, redis_url), **(env or {})},
                 stdout=output,
                 stderr=subprocess.STDOUT,
             )
-        running = LiveServer(process, port, state, log)
+        running = LiveServer(process, port, state, log, redis_url)
         try:
             await _until_ready(running)
             yield running
@@ -138,13 +152,6 @@ def prepared_state() -> Path:
     return state
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
 def _command(server: str, port: int) -> list[str]:
     """What `make run` starts, to the letter."""
     sys.path.append(str(ROOT / "scripts"))  # they import each other by their bare names
@@ -155,20 +162,32 @@ def _command(server: str, port: int) -> list[str]:
     return [sys.executable, *server_command(server, "127.0.0.1", str(port))]
 
 
-def _environment(state: Path) -> dict[str, str]:
+def _environment(state: Path, redis_url: str = "") -> dict[str, str]:
     inherited = {
         name: value
         for name, value in os.environ.items()
-        if name not in ("DEBUG", "DATABASE_URL", "SECRET_KEY") and not name.endswith("_API_KEY")
+        if name not in ("DEBUG", "DATABASE_URL", "SECRET_KEY", "REDIS_URL")
+        and not name.endswith("_API_KEY")
     }
-    return {**inherited, **NO_LIMITS, "WEBCHAT_STATE_DIR": str(state), "WEBCHAT_MODEL": "demo"}
+    return {
+        **inherited,
+        **NO_LIMITS,
+        "WEBCHAT_STATE_DIR": str(state),
+        "WEBCHAT_MODEL": "demo",
+        **({"REDIS_URL": redis_url} if redis_url else {}),
+    }
 
 
-def _manage(state: Path, *arguments: str, settings: str = "webchat_project.settings") -> str:
+def _manage(
+    state: Path,
+    *arguments: str,
+    redis_url: str = "",
+    settings: str = "webchat_project.settings",
+) -> str:
     finished = subprocess.run(
         [sys.executable, "manage.py", *arguments],
         cwd=ROOT,
-        env={**_environment(state), "DJANGO_SETTINGS_MODULE": settings},
+        env={**_environment(state, redis_url), "DJANGO_SETTINGS_MODULE": settings},
         capture_output=True,
         text=True,
         check=False,

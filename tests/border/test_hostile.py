@@ -17,7 +17,7 @@ from uuid import uuid4
 import psutil
 import pytest
 
-from tests.client import Frame, Visitor, stranger
+from tests.client import Frame, Visitor, cursor_after, stranger
 from tests.live import METRICS_TOKEN, LiveServer
 from tests.metrics import Samples, scraped
 from tests.wire import PING, Wire, connected, frame, handshake, opened
@@ -188,15 +188,17 @@ async def test_one_that_answers_no_ping_is_dropped(server: LiveServer, anna: Vis
 async def test_a_storm_of_sockets_with_cursors_gets_all_it_missed(
     server: LiveServer, anna: Visitor, bert: Visitor, conv: str
 ):
-    end = len(await bert.hear("long 120", conv))
+    recorded = await bert.hear("long 120", conv)
+    end = len(recorded)
     async with bert.socket(conv) as socket:
         await socket.until("timeline.snapshot")
 
     async def comes_back(seen: int) -> list[int]:
         """The numbers of the frames that came; as a page does, it tries again when turned away."""
+        cursor = cursor_after(recorded, seen, epoch=socket.epoch)
         while True:
             try:
-                async with hostile(bert, conv, cursor=f"{socket.epoch}.{seen}") as wire:
+                async with hostile(bert, conv, cursor=cursor) as wire:
                     await wire.message()
                     return [seq_of(await wire.message()) for _ in range(end - seen)]
             except (ConnectionError, asyncio.IncompleteReadError, AssertionError):

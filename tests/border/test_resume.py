@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from tests.client import Frame, Visitor
+from tests.client import Frame, Visitor, cursor_after
 
 QUICK = "long 30"
 
@@ -18,12 +18,13 @@ async def test_from_every_position_exactly_the_frames_after_it_come(anna: Visito
     epoch, head = hello["data"]["epoch"], len(recorded)
 
     for seen in range(head + 1):
-        async with anna.socket(conv, cursor=f"{epoch}.{seen}") as socket:
+        cursor = cursor_after(recorded, seen, epoch=epoch)
+        async with anna.socket(conv, cursor=cursor) as socket:
             hello = await socket.frame()
             assert hello["data"]["resumed"] is True
             assert hello["data"]["missed"] == head - seen
             assert hello["data"]["headSeq"] == head
-            assert hello["data"]["cursor"] == f"{epoch}.{head}"
+            assert hello["data"]["cursor"] == cursor_after(recorded, head, epoch=epoch)
             missed = [await socket.frame() for _ in range(head - seen)]
             assert missed == recorded[seen:]
             await socket.send({"type": "ws.ping", "nonce": seen})
@@ -35,7 +36,7 @@ async def test_the_frames_after_a_cursor_go_over_into_the_live_ones(anna: Visito
         await stayed.until("timeline.snapshot")
         await anna.chat("hello", conv)
         first = await stayed.until("llm.start")
-        async with anna.socket(conv, cursor=f"{stayed.epoch}.2") as resumed:
+        async with anna.socket(conv, cursor=cursor_after(first, 2, epoch=stayed.epoch)) as resumed:
             hello = await resumed.frame()
             later = await resumed.until("inference.finished")
         rest = await stayed.until("inference.finished")
@@ -174,7 +175,8 @@ async def test_many_sockets_resume_at_once(anna: Visitor, conv: str):
     epoch = socket.epoch
 
     async def missed(seen: int) -> list[Frame]:
-        async with anna.socket(conv, cursor=f"{epoch}.{seen}") as socket:
+        cursor = cursor_after(recorded, seen, epoch=epoch)
+        async with anna.socket(conv, cursor=cursor) as socket:
             await socket.frame()
             return await socket.until("inference.finished")
 

@@ -7,7 +7,8 @@ from itertools import groupby
 from typing import Any
 from uuid import UUID
 
-from tests.client import Frame, Visitor, text_of
+from tests.client import Frame, Visitor, cursor_after, text_of
+from tests.live import LiveServer
 
 QUICK = "long 30"
 
@@ -44,7 +45,9 @@ async def test_a_prompts_frames_come_in_the_protocols_order(anna: Visitor, conv:
     assert kinds(frames) == list(KEYS)
 
 
-async def test_each_frame_has_exactly_the_fields_of_its_type(anna: Visitor, conv: str):
+async def test_each_frame_has_exactly_the_fields_of_its_type(
+    server: LiveServer, anna: Visitor, conv: str
+):
     frames = await anna.hear(QUICK, conv)
 
     for frame in frames:
@@ -52,6 +55,8 @@ async def test_each_frame_has_exactly_the_fields_of_its_type(anna: Visitor, conv
         expected = {"type", "id", "seq", "inference_id", "turn_id", "data"}
         if frame["type"].endswith((".final", ".finished")):
             expected.add("metadata")
+        if server.redis_url:
+            expected.add("stream_id")
         assert set(frame) == expected, frame
 
 
@@ -203,12 +208,14 @@ async def test_hello_and_snapshot_tell_a_running_inference(anna: Visitor, conv: 
     answer = await anna.chat("hang", conv)
     async with anna.socket(conv) as socket:
         hello, snapshot = await socket.frame(), await socket.frame()
-    await anna.post("/api/chat/cancel", {"conv_id": conv})
+        await anna.post("/api/chat/cancel", {"conv_id": conv})
+    async with anna.socket(conv, cursor=f"{hello['data']['epoch']}.0") as socket:
+        frames = await socket.until("inference.started")
 
     assert hello["data"]["running"] is True
     assert hello["data"]["inferenceId"] == answer["inference_id"]
     assert hello["data"]["headSeq"] == 2
-    assert hello["data"]["cursor"] == f"{hello['data']['epoch']}.2"
+    assert hello["data"]["cursor"] == cursor_after(frames[1:], 2, epoch=hello["data"]["epoch"])
     assert snapshot["data"]["running"] is True
     [_, inference] = snapshot["data"]["entities"]
     assert inference["props"]["status"] == "running"

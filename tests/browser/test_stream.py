@@ -13,7 +13,8 @@ from playwright.async_api import Page, WebSocketRoute, expect
 
 from tests.browser.conftest import OpenChat
 from tests.browser.wire import Wire, wire_to
-from tests.live import LiveServer, free_port, live_server
+from tests.live import LiveServer, live_server
+from tests.ports import free_port
 
 pytestmark = [pytest.mark.asyncio(loop_scope="session")]
 

@@ -11,7 +11,8 @@ import pytest
 import pytest_asyncio
 
 from tests.client import PATIENCE, Visitor, stranger, visitor
-from tests.live import NO_LIMITS, SHARED, LiveServer, free_port, live_server
+from tests.live import NO_LIMITS, SHARED, LiveServer, live_server
+from tests.ports import free_port
 from tests.redis_server import RestartedRedis
 from tests.rules import broken_rules
 

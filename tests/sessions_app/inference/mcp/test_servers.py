@@ -22,7 +22,8 @@ from sessions_app.inference.shipped_tools import calc
 from sessions_app.inference.tools import MASK, ToolRegistry
 from sessions_app.inference.turns import ToolCall
 from sessions_app.testing import RecordingSink
-from tests.live import ROOT, free_port
+from tests.live import ROOT
+from tests.ports import free_port
 
 # One loop for the module: connections live in it, and so do the servers' processes.
 pytestmark = pytest.mark.asyncio(loop_scope="module")
