@@ -50,8 +50,8 @@ function showFrom(place) {
     part.style.contentVisibility = "visible";
     shown.push(part);
   }
-  const leave = () => shown.forEach((part) => (part.style.contentVisibility = ""));
-  requestAnimationFrame(() => requestAnimationFrame(leave));
+  const release = () => shown.forEach((part) => part.removeAttribute("style"));
+  requestAnimationFrame(() => requestAnimationFrame(release));
 }
 
 comeBack();
