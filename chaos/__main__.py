@@ -28,6 +28,8 @@ from .service import Service, Store, prepared
 
 REST_SECONDS = 45.0
 """Until what was asked last has ended."""
+RESETS_OUTLASTED = 6.0
+"""A lease of so many seconds does not run out while Redis hangs up on everybody."""
 HEAD_SECONDS = 20.0
 """Until every tab has seen the end of it: a follower at rest looks up every 15 s."""
 
@@ -46,6 +48,11 @@ class Plan:
     users: int
     seed: int
     mutant: str = ""
+
+    @property
+    def owners_live(self) -> bool:
+        """Nobody is killed, and no lease runs out while Redis hangs up."""
+        return not {*self.nemesis} - {"reset"} and self.lease >= RESETS_OUTLASTED
 
     @property
     def name(self) -> str:
@@ -67,6 +74,10 @@ class Result:
     told: list[str] = field(default_factory=list)
     logged: Counter[str] = field(default_factory=Counter)
 
+    def numbers(self) -> dict[str, object]:
+        """All of it, as JSON has it."""
+        return {**vars(self), "plan": asdict(self.plan)}
+
     @property
     def well(self) -> bool:
         """No violation; of a mutant, at least one."""
@@ -79,7 +90,7 @@ def main() -> None:
     results = asyncio.run(_run_all(_plans(asked), verbose=asked.verbose))
     print("\n" + _table(results), flush=True)
     if asked.json is not None:
-        asked.json.write_text(json.dumps([asdict(result) for result in results], indent=1))
+        asked.json.write_text(json.dumps([result.numbers() for result in results], indent=1))
     sys.exit(0 if all(result.well for result in results) else 1)
 
 
@@ -132,7 +143,7 @@ def _plans(asked: argparse.Namespace) -> list[Plan]:
             nemesis=tuple(nemesis),
             seconds=asked.seconds,
             loss=asked.loss,
-            lease=asked.lease,
+            lease=RESETS_OUTLASTED if tuple(nemesis) == ("reset",) else asked.lease,
             servers=asked.servers,
             conversations=asked.conversations,
             tabs=asked.tabs,
@@ -166,6 +177,8 @@ async def _run(plan: Plan, state: Path) -> Result:
     }
     result, violations = Result(plan), Violations()
     histories = [History(str(uuid4()), violations) for _ in range(plan.conversations)]
+    for history in histories:
+        history.owners_live = plan.owners_live
     async with (
         Service.running(state, servers=plan.servers, env=env) as service,
         httpx.AsyncClient(timeout=CALL_SECONDS, trust_env=False, verify=False) as http,

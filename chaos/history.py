@@ -95,6 +95,8 @@ class History:
         self.cancels: dict[str, float] = {}
         self.decisions: dict[str, tuple[str, float]] = {}
         self.lost_at = 0.0
+        self.owners_live = False
+        """No owner dies, or is away for longer than its lease."""
         self.statuses: Counter[str] = Counter()
         self._violations = violations
         self._frames: dict[Place, _Seen] = {}
@@ -148,6 +150,9 @@ class History:
         for entry in end.entries:
             story.take(msgspec.json.decode(entry.text)["event"])
         self.statuses.update(story.ends.values())
+        for inference_id, status in story.ends.items():
+            if status == "lost" and self.owners_live:
+                self.wrong("lost", f"{inference_id} was lost, and its server lives")
         self._check_promises(story)
 
     def _check_log(self, end: End) -> None:

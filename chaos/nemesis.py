@@ -8,6 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
+from typing import Any
 
 from redis.exceptions import RedisError
 
@@ -65,18 +66,17 @@ class Nemesis:
 
     async def kill(self) -> None:
         """kill -9 of a server, and a new one in its place."""
-        server = self._server()
-        if not server.up:
-            return
-        await server.kill()
-        starting = asyncio.create_task(server.start(), name=f"start {server.name}")
-        self._starting.add(starting)
-        starting.add_done_callback(self._starting.discard)
-        # One stays, as long as there is another.
-        while sum(server.up for server in self._service.servers) < 2:
-            if starting.done():
-                return
+        # One stays, as long as there is another; the last one killed is missed by nobody but its
+        # own sessions.
+        servers = self._service.servers
+        while len(servers) > 1 and sum(server.up for server in servers) < 2:  # noqa: ASYNC110
             await asyncio.sleep(0.1)
+        server = self._server()
+        if server.up:
+            await server.kill()
+            starting = asyncio.create_task(server.start(), name=f"start {server.name}")
+            self._starting.add(starting)
+            starting.add_done_callback(self._starting.discard)
 
     async def stop(self) -> None:
         """SIGSTOP beyond the lease: it wakes as a zombie."""
@@ -126,20 +126,35 @@ class Nemesis:
         await self._service.store.freeze(self._random.uniform(0.5, self._lease * 2))
 
     async def reset(self) -> None:
-        """Redis hangs up on everybody, again and again."""
+        """Redis hangs up on everybody, again and again, in the middle of what it does for them.
+
+        What is asked while it is busy is done in one go with the hanging up, and the answers of
+        what came first are lost.
+        """
+        client = self._service.store.client
         ends = time.monotonic() + 2
         while time.monotonic() < ends:
-            with suppress(RedisError, OSError):
-                for kind in ("normal", "pubsub"):
-                    await self._service.store.client.execute_command(  # type: ignore[no-untyped-call]
-                        "CLIENT", "KILL", "TYPE", kind, "SKIPME", "yes"
-                    )
-            await asyncio.sleep(self._random.uniform(0.02, 0.2))
+            busy = asyncio.create_task(_quietly(client.eval(BUSY, 0)))
+            await asyncio.sleep(0.005)
+            for kind in ("normal", "pubsub"):
+                kill = ("CLIENT", "KILL", "TYPE", kind, "SKIPME", "yes")
+                await _quietly(client.execute_command(*kill))  # type: ignore[no-untyped-call]
+            await busy
+            await asyncio.sleep(self._random.uniform(0.05, 0.3))
 
     def _forgive(self) -> None:
         for tab in self._tabs:
             tab.history.lost_at = time.monotonic()
 
+
+async def _quietly(asked: Any) -> None:
+    """It may be hung up on as all others."""
+    with suppress(RedisError, OSError):
+        await asked
+
+
+BUSY = "for i = 1, 3000000 do end"
+"""Some 20 ms."""
 
 FAULTS: dict[str, Callable[[Nemesis], Awaitable[None]]] = {
     "kill": Nemesis.kill,

@@ -157,6 +157,16 @@ def test_the_checker_notices_what_still_runs():
     assert Scene().judged(active="i1") == {"unended"}
 
 
+def test_nothing_is_lost_while_every_server_lives():
+    scene = Scene()
+    scene.history.owners_live = True
+    scene.entries.pop()
+    scene.say("inference.finished", "i1", status="lost", durationMs=5)
+    assert scene.judged() == {"lost"}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
 async def test_servers_are_killed_and_stopped_and_nobody_sees_a_wrong_frame():
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "chaos", "--nemesis", "stop,kill", "--seconds", "4"),
