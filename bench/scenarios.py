@@ -81,8 +81,13 @@ class Meter:
         }
 
 
-def fan_out(sockets: int, frames: int) -> Callable[[Server, float], Awaitable[Numbers]]:
-    """One conversation with so many sockets, and about so many frames to all of them together."""
+def fan_out(
+    sockets: int, frames: int, *, per_second: float = 0
+) -> Callable[[Server, float], Awaitable[Numbers]]:
+    """One conversation with so many sockets, and about so many frames to all of them together.
+
+    As fast as possible, or each of them so often `per_second`.
+    """
 
     async def measure(server: Server, scale: float) -> Numbers:
         share = 0.1 if server.name in SLOW else 1.0
@@ -92,7 +97,8 @@ def fan_out(sockets: int, frames: int) -> Callable[[Server, float], Awaitable[Nu
         try:
             ends = [wire.end() for wire in wires]
             begins = time.monotonic() + LEAD
-            await server.order(conv, Orders(frames=each, at=begins), wires[0])
+            orders = Orders(frames=each, per_second=per_second, at=begins)
+            await server.order(conv, orders, wires[0])
             await asyncio.sleep(begins - time.monotonic() - 0.05)
             before = [wire.frames for wire in wires]
             meter = Meter(server)
@@ -346,6 +352,12 @@ def scenarios(machinery: Machinery) -> Sequence[Scenario]:
                 measure=fan_out(sockets, 100_000),
             )
             for sockets in (10, 100, 1000)
+        ),
+        Scenario(
+            name="b100p",
+            title="One conversation, 100 sockets, 200 events/s: too far apart to go out together",
+            servers=of(*shared),
+            measure=fan_out(100, 100_000, per_second=200),
         ),
         Scenario(
             name="c",
