@@ -127,7 +127,7 @@ class ChatConsumer(AsyncWebsocketConsumer):
         conv_id = self._asked.get("conv_id", "")
         try:
             info = await self._hub.sessions.find(conv_id)
-        except Unavailable as error:
+        except (Unavailable, Draining) as error:
             await self._refuse(error)
             return
         if info is not None and not can(identity, "transcript", info):

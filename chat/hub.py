@@ -46,6 +46,7 @@ class Hub:
         identities: Identities,
         settings: ChatSettings,
         metrics: CollectorRegistry,
+        limits: Limits | None = None,
         shared: Shared | None = None,
     ) -> None:
         self.sessions = sessions
@@ -53,7 +54,7 @@ class Hub:
         self.guard = guard
         self.identities = identities
         self.settings = settings
-        self.limits = Limits(settings.bounds())
+        self.limits = limits or Limits(settings.bounds())
         self.metrics = metrics
         self.draining = False
         metrics.register(StreamCollector(streams, self.limits))

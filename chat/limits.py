@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Sequence
 from math import ceil
 from typing import Literal, TypeAlias, get_args
 
@@ -81,24 +81,34 @@ class Limits:
         self._prompts = MovingWindowRateLimiter(MemoryStorage())
         self._sockets: Counter[tuple[str, str]] = Counter()
 
-    def take_prompt(self, owner: str, address: str) -> None:
-        """Counts a new prompt. Raises RateLimited, and then counts nothing."""
-        by_limit: list[tuple[LimitName, int, str]] = [
-            ("prompts_user", self.bounds.prompts_user, owner),
-            ("prompts_address", self.bounds.prompts_address, address),
-        ]
+    def take_prompt(self, owner: str, address: str) -> Awaitable[None] | None:
+        """Counts a new prompt. Raises RateLimited, and then counts nothing.
+
+        What it returns, where it returns something, is to be awaited for that.
+        """
+        by_limit = self._prompt_limits(owner, address)
         for name, bound, who in by_limit:
             if not self._prompts.test(RateLimitItemPerMinute(bound), name, who):
-                self.refusals[name] += 1
                 stats = self._prompts.get_window_stats(RateLimitItemPerMinute(bound), name, who)
-                raise RateLimited(
-                    f"{bound} new prompts a minute are taken from one "
-                    f"{'person' if name == 'prompts_user' else 'address'}, and as many were sent; "
-                    "try again in a moment",
-                    retry_after=max(1, ceil(stats.reset_time - time.time())),
-                )
+                raise self._limited(name, bound, max(1, ceil(stats.reset_time - time.time())))
         for name, bound, who in by_limit:
             self._prompts.hit(RateLimitItemPerMinute(bound), name, who)
+        return None
+
+    def _prompt_limits(self, owner: str, address: str) -> Sequence[tuple[LimitName, int, str]]:
+        return (
+            ("prompts_user", self.bounds.prompts_user, owner),
+            ("prompts_address", self.bounds.prompts_address, address),
+        )
+
+    def _limited(self, name: LimitName, bound: int, retry_after: int) -> RateLimited:
+        self.refusals[name] += 1
+        return RateLimited(
+            f"{bound} new prompts a minute are taken from one "
+            f"{'person' if name == 'prompts_user' else 'address'}, and as many were sent; "
+            "try again in a moment",
+            retry_after=retry_after,
+        )
 
     def enter(self, owner: str, address: str) -> None:
         """Counts a socket until it leaves. Raises TooManySockets, and then counts nothing."""
@@ -109,7 +119,7 @@ class Limits:
             ("sockets_address", bounds.sockets_address, address, "one address"),
         ]
         for name, bound, who, told in by_limit:
-            if self._sockets[name, who] >= bound:
+            if self._open(name, who) >= bound:
                 self.refusals[name] += 1
                 raise TooManySockets(
                     f"{bound} sockets are open for {told}, which is the most; "
@@ -118,6 +128,9 @@ class Limits:
                 )
         for name, _, who, _ in by_limit:
             self._sockets[name, who] += 1
+
+    def _open(self, name: LimitName, who: str) -> int:
+        return self._sockets[name, who]
 
     def leave(self, owner: str, address: str) -> None:
         """Ends what `enter` counted."""

@@ -11,7 +11,7 @@ from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 from django.shortcuts import render
 
-from sessions_app.inference.errors import Unavailable, WebchatError
+from sessions_app.inference.errors import Draining, Unavailable, WebchatError
 
 from .errors import PromptTooLong, http_status
 
@@ -56,7 +56,7 @@ class ProtocolErrorsMiddleware:
     async def process_exception(
         self, request: HttpRequest, exception: Exception
     ) -> HttpResponse | None:
-        if isinstance(exception, Unavailable) and not _speaks_json(request):
+        if isinstance(exception, Unavailable | Draining) and not _speaks_json(request):
             return _unavailable_page(request, exception)
         if not _speaks_json(request):
             return None
@@ -71,7 +71,7 @@ class ProtocolErrorsMiddleware:
         return response
 
 
-def _unavailable_page(request: HttpRequest, error: Unavailable) -> HttpResponse:
+def _unavailable_page(request: HttpRequest, error: WebchatError) -> HttpResponse:
     response = render(request, "503.html", {"sentence": str(error)}, status=503)
     response["Retry-After"] = str(RETRY_SECONDS)
     response["Cache-Control"] = "no-store"

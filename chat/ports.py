@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Literal, Protocol, TypeAlias
 
 from sessions_app.values import (
@@ -66,11 +66,12 @@ class Sessions(LiveSessions, Protocol):
         """The owner's live conversations, newest activity first."""
 
     async def submit(
-        self, request: PromptRequest, *, admit: Callable[[], None] = ...
+        self, request: PromptRequest, *, admit: Callable[[], Awaitable[None] | None] = ...
     ) -> tuple[Submitted, bool]:
         """Starts or queues a prompt, in a conversation made when absent; atomic.
 
         `admit` is called for a new prompt, before anything happens for it, and may raise Refused.
+        It may be awaited only where sessions are shared by processes.
 
         The answer, and whether it is the one an earlier request with this key got. Its frames are
         in the log by then. Raises ConversationNotFound for somebody else's, ProfileNotFound,

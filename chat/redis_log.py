@@ -269,7 +269,7 @@ class RedisFrameLog:
 
 
 class _Stored(msgspec.Struct, frozen=True):
-    """A snapshot as it lies in the store. Fields may be added; what is not known is left alone."""
+    """A snapshot as it lies in the store. Fields may be added; what is not known is left out."""
 
     state: TimelineState
     stream_id: str

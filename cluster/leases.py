@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
@@ -72,6 +73,7 @@ class Leases:
         self._held: dict[str, Lease] = {}
         self._diverged: dict[str, int] = {}
         self._keeper: asyncio.Task[None] | None = None
+        self.losses: Counter[Refusal] = Counter()
 
     def get(self, conv_id: str) -> Lease | None:
         """The lease that this process has, if it has one."""
@@ -198,6 +200,7 @@ class Leases:
         if why == "diverged":
             self._diverged[lease.conv_id] = lease.claim.epoch
         self._drop(lease)
+        self.losses[why] += 1
         logger.warning("what runs in %s ends here: %s", lease.conv_id, REASONS[why])
         self._on_lost(lease)
 

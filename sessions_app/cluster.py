@@ -20,6 +20,7 @@ from uuid import uuid4
 import msgspec
 from redis.exceptions import RedisError
 
+from cluster.fields import Fields, unknown_fields, with_fields
 from cluster.inbox import Inbox
 from cluster.leases import LEASE_SECONDS, Lease, LeaseLost, Leases
 from cluster.presence import Presence
@@ -30,6 +31,7 @@ from . import commands
 from .commands import ANSWERS, Command, Mail, Refusal, Reply, SubmitAnswer
 from .inference.errors import (
     ConversationNotFound,
+    Draining,
     KeyReused,
     Refused,
     StreamStalled,
@@ -37,7 +39,7 @@ from .inference.errors import (
 )
 from .inference.steps import Edits, PersonDecision, Resolution
 from .manager import SessionManager, request_name
-from .record import SessionRecord, pack_turns, unpack_turns
+from .record import VERSION, SessionRecord, pack_turns, unpack_turns
 from .values import (
     Idle,
     LiveSession,
@@ -62,7 +64,7 @@ RECENT_SECONDS = 300
 """Who lists sessions sees idle ones for that long, as in one process."""
 REAP_SECONDS = 1.0
 REAPED_AT_ONCE = 100
-AWAY = (RedisError, OSError, LeaseLost, StreamStalled, Unavailable)
+AWAY = (RedisError, OSError, LeaseLost, StreamStalled, Unavailable, Draining)
 """What says that something is not to be had now: it is tried again, and needs no traceback."""
 
 STORE_DOWN = "the conversations cannot be reached just now; try again in a few seconds"
@@ -96,6 +98,10 @@ class _Stored(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     answers: tuple[tuple[str, str, msgspec.Raw], ...] = ()  # the mail's id, its sender, the Reply
 
 
+class _SessionAlone(msgspec.Struct, frozen=True):
+    session: msgspec.Raw = msgspec.Raw(b"{}")
+
+
 @dataclass(eq=False)
 class _Owned:
     """A conversation of this process."""
@@ -107,6 +113,26 @@ class _Owned:
     turns_written: int = 0
     evicted_ms: int | None = None
     ready: asyncio.Event = field(default_factory=asyncio.Event)
+    unknown: Fields = field(default_factory=dict)
+    unknown_session: Fields = field(default_factory=dict)
+
+    def keep_unknown(self, raw: bytes, stored: _Stored) -> None:
+        """Remembers what newer code has added, to be written again with every change."""
+        self.unknown = unknown_fields(raw, _Stored)
+        if stored.session is not None:
+            session = msgspec.json.decode(raw, type=_SessionAlone).session
+            newer = {"v": msgspec.Raw(b"%d" % stored.session.v)}
+            self.unknown_session = {
+                **unknown_fields(bytes(session), SessionRecord),
+                **(newer if stored.session.v > VERSION else {}),
+            }
+
+    def with_unknown(self, raw: bytes) -> bytes:
+        if self.unknown_session:
+            session = msgspec.json.decode(raw, type=_SessionAlone).session
+            told = msgspec.Raw(with_fields(bytes(session), self.unknown_session))
+            raw = with_fields(raw, {"session": told})
+        return with_fields(raw, self.unknown)
 
 
 class ClusterSessions:
@@ -183,6 +209,7 @@ class ClusterSessions:
         if session is not None and len(session.turns) != owned.turns_written:
             turns = pack_turns(session.turns)
             owned.turns_written = len(session.turns)
+        stored = owned.with_unknown(stored)
         if stored == owned.written and turns is None:
             return NOTHING
         owned.written = stored
@@ -217,7 +244,10 @@ class ClusterSessions:
         return tuple(sorted(mine, key=lambda info: info.last_activity_ms, reverse=True))
 
     async def submit(
-        self, request: PromptRequest, *, admit: Callable[[], None] = lambda: None
+        self,
+        request: PromptRequest,
+        *,
+        admit: Callable[[], Awaitable[None] | None] = lambda: None,
     ) -> tuple[Submitted, bool]:
         request = replace(request, idempotency_key=request.idempotency_key or str(uuid4()))
         assert request.idempotency_key is not None
@@ -232,7 +262,9 @@ class ClusterSessions:
         if new:
             try:
                 self.manager.refuse_when_closing()
-                admit()
+                counted = admit()
+                if counted is not None:
+                    await counted
             except Exception:
                 await self._forget_key(request.owner, key)
                 raise
@@ -429,12 +461,16 @@ class ClusterSessions:
         while owned.lease.lost is None:
             try:
                 mail = await self._store.mail(conv_id, after=owned.mail_done)
+                left = ""
                 for id, raw in mail:
+                    if self._starts_nothing(conv_id):
+                        left = mail[-1][0]
+                        break
                     await self._take(owned, id, raw)
                 session = self.manager.session(conv_id)
                 if session is not None and not session.is_done:
                     return
-                if await self._give_up(owned):
+                if await self._give_up(owned, left=left):
                     return
             except (LeaseLost, StreamStalled):
                 return
@@ -442,16 +478,21 @@ class ClusterSessions:
                 logger.debug("the mail of %s cannot be read: %s", conv_id, error)
                 await asyncio.sleep(REAP_SECONDS)
 
-    async def _give_up(self, owned: _Owned) -> bool:
-        """False: more mail has come."""
+    def _starts_nothing(self, conv_id: str) -> bool:
+        """Whether mail is left to another process: this one goes, and nothing runs any more."""
+        session = self.manager.session(conv_id)
+        return self.manager.closing and (session is None or session.active is None)
+
+    async def _give_up(self, owned: _Owned, *, left: str = "") -> bool:
+        """False: more mail has come. Mail up to `left` is left for another process."""
         conv_id = owned.lease.conv_id
         await self.manager.flush(conv_id)
         session = self.manager.session(conv_id)
-        waits = session is not None and session.info().queue_depth > 0
+        waits = bool(left) or (session is not None and session.info().queue_depth > 0)
         if not waits:
             # Before it is free: the next owner's note must stay.
             await self._store.forget_lease(conv_id)
-        if not await self.leases.release(owned.lease, mail_done=owned.mail_done):
+        if not await self.leases.release(owned.lease, mail_done=left or owned.mail_done):
             await self._store.note_leases([conv_id], ttl_ms=round(self._seconds * 1000))
             return False
         if self._owned.get(conv_id) is owned:  # and not claimed anew meanwhile
@@ -509,7 +550,8 @@ class ClusterSessions:
             case commands.Find():
                 return await manager.recalled(conv_id)
             case commands.Submit():
-                return _submit_answer(*await manager.submit(command.request, name=command.name))
+                answer = await manager.submit(command.request, name=command.name, also_closing=True)
+                return _submit_answer(*answer)
             case commands.Cancel(inference_id=inference_id, queue=queue):
                 return await manager.cancel(conv_id, inference_id=inference_id, queue=queue)
             case commands.RemoveQueued(key=key):
@@ -577,6 +619,8 @@ class ClusterSessions:
             await self._streams.adopt(conv_id)
             stored = _Stored() if raw is None else msgspec.json.decode(raw, type=_Stored)
             owned.written = raw or b""
+            if raw is not None:
+                owned.keep_unknown(raw, stored)
             owned.mail_done = stored.mail_done
             for id, sender, reply in stored.answers:
                 owned.answers[id] = (sender, bytes(reply))
@@ -645,7 +689,10 @@ class ClusterSessions:
     # The asker's side
 
     async def _ask(self, conv_id: str, command: Command) -> Any:
-        """Has the owner do it, who may be this process. Raises what it refuses; Unavailable."""
+        """Has the owner do it, who may be this process. Raises what it refuses; Unavailable.
+
+        A process that goes becomes nobody's owner any more: it raises Draining.
+        """
         if conv_id not in self._owned:
             self.manager.refuse_when_closing()
         mail = Mail(id=str(uuid4()), sender=self._process, command=command)
@@ -671,6 +718,8 @@ class ClusterSessions:
         if conv_id in self._owned:
             self.look(conv_id)
             return REAP_SECONDS
+        if self.manager.closing:
+            return REAP_SECONDS  # it must not become the owner; whoever is or does will answer
         try:
             place = await self.leases.claim(conv_id)
             if isinstance(place, Lease):

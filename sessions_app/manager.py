@@ -194,13 +194,15 @@ class SessionManager:
         self,
         request: PromptRequest,
         *,
-        admit: Callable[[], None] = lambda: None,
+        admit: Callable[[], object] = lambda: None,
         name: str | None = None,
+        also_closing: bool = False,
     ) -> tuple[Submitted, bool]:
         """The answer to the request, and whether it is an earlier one's to the same key.
 
         `admit` is called for a new prompt, before anything happens for it, and may raise Refused.
         `name` is that of the request as it was made, where it was given a conversation since.
+        `also_closing`: a prompt may wait here that another process will run.
         """
         name = name or request_name(request)
         earlier = self._earlier(request, name)
@@ -208,20 +210,22 @@ class SessionManager:
             # As long as the key is known here, also by a server that takes no more prompts.
             answer, replayed = earlier, True
         else:
-            self.refuse_when_closing()
+            if not also_closing:
+                self.refuse_when_closing()
             if request.conv_id is not None:
                 await self._load(request.conv_id)
-            answer, replayed = self._submit_now(request, admit, name)
+            answer, replayed = self._submit_now(request, admit, name, also_closing)
         session = self._sessions.get(answer.conv_id)
         if session is not None:
             await session.flush()
         return answer, replayed
 
     def _submit_now(
-        self, request: PromptRequest, admit: Callable[[], None], name: str
+        self, request: PromptRequest, admit: Callable[[], object], name: str, also_closing: bool
     ) -> tuple[Submitted, bool]:
         """Looks the key up, opens, starts or queues, and remembers: one step."""
-        self.refuse_when_closing()
+        if not also_closing:
+            self.refuse_when_closing()
         earlier = self._earlier(request, name)
         if earlier is not None:
             return earlier, True
@@ -665,6 +669,11 @@ class SessionManager:
                 await self.evict_idle()
             except Exception:
                 logger.exception("idle sessions could not be unloaded; trying again")
+
+    @property
+    def closing(self) -> bool:
+        """Whether no more inferences are started here."""
+        return self._closing
 
     def refuse_when_closing(self) -> None:
         """Raises Draining where no more prompts are taken."""

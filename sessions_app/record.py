@@ -59,7 +59,11 @@ class StoredRun(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class SessionRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A session without its turns. What a later version adds, an earlier one leaves out again."""
+    """A session without its turns.
+
+    Code and newer code may write it in turn: fields that only one of them knows are kept by the
+    other, here at the top; `v` is the newest version that has written it.
+    """
 
     v: int = VERSION
     conv_id: str

@@ -90,6 +90,7 @@ def build_hub(*, engine: Engine | None = None, tools: Iterable[Tool] = ()) -> Hu
     )
     if cluster is not None:
         cluster.bind(manager, streams)
+        metrics.register(cluster.collector)
     shared = manager if cluster is None else cluster.sessions
     metrics.register(SessionCollector(manager.statistics))
     guard = Guard(
@@ -105,6 +106,7 @@ def build_hub(*, engine: Engine | None = None, tools: Iterable[Tool] = ()) -> Hu
         identities=Identities(reread),
         settings=chat,
         metrics=metrics,
+        limits=None if cluster is None else cluster.limits,
         shared=cluster,
     )
 

@@ -14,9 +14,11 @@ from chat.conf import ChatSettings
 from chat.elsewhere import Elsewhere
 from chat.log import wall_ms
 from chat.redis_logs import Layer, RedisLogs
+from chat.shared_limits import SharedLimits
 from chat.streams import StreamInfo, Streams
 from cluster.connect import connect
 from cluster.health import Health
+from cluster.metrics import ClusterCollector
 from cluster.presence import Presence
 from cluster.store import Bounds, RedisStore
 from sessions_app.cluster import ClusterSessions
@@ -54,6 +56,7 @@ class Cluster:
         )
         self._wake: Callable[[str], None] = lambda conv_id: None
         self.presence = Presence(self.client, self.process)
+        self.limits = SharedLimits(chat.bounds(), client=self.client, presence=self.presence)
         self.sessions = ClusterSessions(
             store,
             process=self.process,
@@ -61,6 +64,7 @@ class Cluster:
             lease_seconds=chat.lease_seconds,
             now_ms=wall_ms,
         )
+        self.collector = ClusterCollector(self.health, self.sessions.leases)
         self.logs = RedisLogs(
             store,
             self.sessions.leases,

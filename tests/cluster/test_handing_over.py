@@ -1,0 +1,114 @@
+"""Rolling deploys: a server that goes hands over, and newer code's data survives older code."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+from collections.abc import AsyncIterator
+from typing import Any
+from uuid import uuid4
+
+import pytest
+import pytest_asyncio
+from redis.asyncio import Redis
+
+from cluster.store import Batch, Bounds, Keys, RedisStore, Written
+from tests.client import Visitor, visitor
+from tests.cluster.test_two_servers import at
+from tests.live import LiveServer, live_server
+from tests.rules import broken_rules
+
+pytestmark = [pytest.mark.asyncio(loop_scope="session")]
+
+
+async def stored(client: Redis, key: str) -> dict[str, Any]:
+    raw = await client.get(key)
+    assert raw is not None
+    found: dict[str, Any] = json.loads(raw)
+    return found
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def here(first: LiveServer) -> AsyncIterator[Visitor]:
+    async with visitor(first.url) as anna:
+        yield anna
+
+
+@pytest.fixture
+def conv() -> str:
+    return str(uuid4())
+
+
+async def test_a_server_that_goes_leaves_its_queue_to_another_at_once(
+    first: LiveServer, here: Visitor, shared_env: dict[str, str], conv: str
+):
+    env = {**shared_env, "WEBCHAT_STATE_DIR": str(first.state), "WEBCHAT_DRAIN_TIMEOUT": "2"}
+    async with live_server("uvicorn", env=env) as going, at(going, here) as anna:
+        async with here.socket(conv) as socket:
+            await socket.until("timeline.snapshot")
+            await anna.chat("hang", conv)
+            seen = await socket.until("inference.started")
+            ask = {"prompt": "what is this", "conv_id": conv}
+            assert (await here.post("/chat", ask)).status_code == 202
+            going.process.send_signal(signal.SIGTERM)
+            async with asyncio.timeout(5):
+                while True:
+                    if (await anna.http.get("/readyz")).status_code == 503:
+                        break
+                    await asyncio.sleep(0.05)
+            # Who is asked goes, who is not takes it, and the one that goes lets it wait.
+            assert (await anna.post("/chat", ask)).status_code == 503
+            assert (await here.post("/chat", ask)).status_code == 202
+            ends = []
+            for _ in range(3):
+                seen += await socket.until("inference.finished")
+                ends.append(seen[-1]["data"]["status"])
+        assert ends == ["cancelled", "completed", "completed"]
+        assert not broken_rules([frame for frame in seen if "seq" in frame])
+        await going.process.wait()
+        assert "Traceback" not in going.log
+
+
+async def test_what_newer_code_has_stored_outlives_a_write_of_ours(
+    redis_url: str, here: Visitor, conv: str
+):
+    await here.hear("what is this", conv)
+    keys = Keys(conv)
+    async with Redis.from_url(redis_url) as client:
+        record = await stored(client, keys.record)
+        record |= {"later": {"a": 1}}
+        record["session"] |= {"v": 7, "mood": "good"}
+        await client.set(keys.record, json.dumps(record))
+
+        await here.hear("what is this", conv)
+        record = await stored(client, keys.record)
+        assert (record["later"], record["session"]["mood"]) == ({"a": 1}, "good")
+        assert (record["session"]["v"], record["session"]["turns"]) == (7, 2)
+
+
+async def test_a_frame_of_newer_code_goes_to_clients_and_stops_no_fold(
+    redis_url: str, here: Visitor, conv: str
+):
+    await here.hear("what is this", conv)
+    bounds = Bounds(frames=1000, bytes=10**6, age_ms=10**7, ttl_seconds=1000)
+    async with Redis.from_url(redis_url) as client, here.socket(conv) as socket:
+        await socket.until("timeline.snapshot")
+        store = RedisStore(client, bounds=bounds)
+        claim = await store.claim(conv, "newer", ttl_ms=5000)
+        seq = claim.head + 1
+        id = f"{seq}-77"
+        event = {"seq": seq, "stream_id": id, "type": "later.kind", "id": "x", "data": {"a": 1}}
+        text = json.dumps({"sem": True, "event": event}, separators=(",", ":"))
+        at_ms = 1000 * (await client.time())[0]
+        entry = Written(id, at_ms, len(text), "LaterKind", text)
+        batch = Batch(claim.head, claim.head_id, "", 0, [entry])
+        answer = await store.append(conv, "newer", claim, batch, ttl_ms=5000, now_ms=at_ms)
+        assert answer.refusal is None
+        assert await store.release(conv, "newer", claim, mail_done=answer.mail)
+        await here.chat("what is this", conv)
+        seen = await socket.until("inference.finished")
+    assert "later.kind" in [frame["type"] for frame in seen]
+    assert seen[-1]["data"]["status"] == "completed"
+    shown = await here.get("/api/timeline", conv_id=conv)
+    assert len([e for e in shown["entities"] if e["kind"] == "inference"]) == 2
