@@ -193,9 +193,15 @@ async def _run(plan: Plan, state: Path) -> Result:
             connected = [group.create_task(tab.run()) for tab in tabs]
             asking = [group.create_task(user.run()) for user in users]
             await nemesis.run(plan.seconds)
-            crowd.asking = False
             await nemesis.mend()
+            await asyncio.sleep(2)
+            crowd.asking = False
             await asyncio.wait(asking)
+            if plan.nemesis:
+                # What it leaves behind must come right although nobody asks any more.
+                await users[0].leave_work()
+                await nemesis.strike()
+                await nemesis.mend()
             await _rested(service.store, histories, REST_SECONDS)
             crowd.leaving = False
             ends = await _all_at_head(service.store, tabs, HEAD_SECONDS)

@@ -37,19 +37,19 @@ class Nemesis:
         self._starting: set[asyncio.Task[None]] = set()
 
     async def run(self, seconds: float) -> None:
-        """Ends with a fault, so that what it leaves behind is there when nobody asks any more."""
-        if not self._kinds:
-            await asyncio.sleep(seconds)
-            return
+        """One fault after the other; the last one ends after so long."""
         ends = time.monotonic() + seconds
-        for number in range(1_000_000):
+        kinds = list(self._kinds)  # in turn first, so that a short run has each
+        while time.monotonic() < ends:
             await asyncio.sleep(self._random.uniform(0.5, 2))
-            # In turn first, so that a short run has each.
-            kind = self._kinds[number] if number < len(self._kinds) else self._choice()
-            self.counts[kind] += 1
-            await FAULTS[kind](self)
-            if time.monotonic() > ends:
-                return
+            if self._kinds:
+                await self.strike(kinds.pop(0) if kinds else None)
+
+    async def strike(self, kind: str | None = None) -> None:
+        """One fault, of any kind where none is named."""
+        kind = kind or self._random.choice(self._kinds)
+        self.counts[kind] += 1
+        await FAULTS[kind](self)
 
     async def mend(self) -> None:
         """Returns when all that was broken works."""
@@ -57,9 +57,6 @@ class Nemesis:
             await asyncio.wait(self._starting)
         for tab in self._tabs:
             tab.here.set()
-
-    def _choice(self) -> str:
-        return self._random.choice(self._kinds)
 
     def _server(self) -> Server:
         return self._service.any(self._random)

@@ -196,6 +196,20 @@ class User:
             await self._decide()
             await asyncio.sleep(chance.random() * 0.6)
 
+    async def leave_work(self) -> None:
+        """Every conversation gets something that runs for seconds."""
+        orders = Orders(pieces=200, every=0.02).encode()
+        await asyncio.gather(
+            *(
+                self._submit(
+                    history,
+                    key := str(uuid4()),
+                    {"prompt": orders, "conv_id": history.conv_id, "idempotency_key": key},
+                )
+                for history in self._histories
+            )
+        )
+
     def _request(self, history: History, key: str) -> dict[str, object]:
         chance = self._crowd.random
         orders = Orders(
