@@ -36,6 +36,22 @@ def pytest_asyncio_loop_factories(
     return {"real": asyncio.SelectorEventLoop}
 
 
+NOTHING_OF_THE_STORE = (
+    "test_handshake",
+    "test_headers",
+    "test_hostile",
+    "test_pings",
+    "test_static",
+)
+"""Files whose tests ask for nothing that lies in Redis: there they run in `make test-all` alone."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if "uvicorn-redis" in item.name and item.path.stem in NOTHING_OF_THE_STORE:
+            item.add_marker(pytest.mark.slow)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _remove_prepared_state() -> Iterator[None]:
     yield

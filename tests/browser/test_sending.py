@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 
 import pytest
@@ -97,6 +98,30 @@ async def test_a_double_click_sends_once(server: LiveServer, visit: OpenChat):
     await chat.send_button.dblclick()
     await chat.ended(count=2)
     await expect(said(chat)).to_have_text(["hello", "good morning"])
+
+
+async def test_what_is_sent_before_the_last_prompt_has_arrived_follows_it(
+    server: LiveServer, visit: OpenChat
+):
+    chat = await visit(server.url)
+    await chat.say("hello")
+    await chat.ended()
+    begun, gate = asyncio.Event(), asyncio.Event()
+
+    async def late(route: Route) -> None:
+        begun.set()
+        await gate.wait()
+        await route.continue_()
+
+    await chat.page.route("**/chat/default", late)
+    await chat.say("good morning")
+    await begun.wait()
+    await chat.prompt.press("Enter")
+    await chat.say("good night")
+    gate.set()
+    await chat.ended(count=3)
+    await expect(said(chat)).to_have_text(["hello", "good morning", "good night"])
+    await expect(chat.prompt).to_have_value("")
 
 
 async def test_a_lost_answer_is_tried_again_under_its_key_after_a_reload(

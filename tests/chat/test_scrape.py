@@ -85,7 +85,8 @@ async def test_nobody_writes_there(client: AsyncClient):
     assert answer.status_code == 405
 
 
-async def test_the_documentation_lists_what_is_printed_and_nothing_else():
+async def test_the_documentation_lists_what_is_printed_and_nothing_else(settings):
+    settings.WEBCHAT = {**settings.WEBCHAT, "REDIS_URL": "redis://127.0.0.1:1"}
     async with running_hub() as hub:
         text = generate_latest(hub.metrics).decode()
     printed = {

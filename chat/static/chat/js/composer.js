@@ -15,6 +15,7 @@ export class Composer {
   #convId;
   #onSent;
   #sending = false;
+  #sendNext = false;
   #again = new Map();
 
   /** Without a `convId` the form posts itself and the server starts a conversation. */
@@ -91,13 +92,22 @@ export class Composer {
 
   async #send() {
     const prompt = this.#text.value;
-    if (this.#sending || !prompt.trim()) return;
+    if (!prompt.trim()) return;
+    if (this.#sending) {
+      // Sent twice is sent once; other words follow as soon as it is known that the first arrived.
+      this.#sendNext = true;
+      return;
+    }
     const path = this.#path;
     if (this.#attempt?.prompt !== prompt || this.#attempt.path !== path) {
       this.#attempt = { prompt, path, key: randomKey() };
     }
     const { key } = this.#attempt;
-    if (await this.#post(prompt, key)) this.taken([key]);
+    this.#sendNext = false;
+    if (await this.#post(prompt, key)) {
+      this.taken([key]);
+      if (this.#sendNext && this.#text.value !== prompt) await this.#send();
+    }
     // Only the answer got lost: the socket has told meanwhile that the prompt is there.
     else if (this.#attempt?.key !== key) this.say("");
   }
