@@ -4,8 +4,8 @@
 
 SETUP := @scripts/python scripts/setup.py
 BIN := .venv/bin
-# A file's tests share servers and a browser, so a file stays whole; three, as much of it is waiting.
-PARALLEL := --numprocesses=3 --dist=loadfile
+# A file's tests share servers and a browser, so a file stays whole; four, as much of it is waiting.
+PARALLEL := --numprocesses=4 --dist=loadfile
 CODE := chat sessions_app cluster webchat_project examples bench chaos scripts tests manage.py
 
 help: ## List the targets

@@ -122,6 +122,11 @@ class _Socket:
             page = await self._patiently(lambda: log.read(cursor, limit=1))
             if page is None:
                 return
+        else:
+            # Nothing was read yet of a log that lies elsewhere: its head is not known.
+            await self._patiently(log.refresh)
+            if self._connection.closing is not None:
+                return
         resumed = page is not None and not isinstance(page, Gap)
         if page is not None:
             result = page.reason if isinstance(page, Gap) else "resumed"

@@ -40,6 +40,7 @@ NOTHING_OF_THE_STORE = (
     "test_handshake",
     "test_headers",
     "test_hostile",
+    "test_models",
     "test_pings",
     "test_static",
 )
