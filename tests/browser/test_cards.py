@@ -102,12 +102,16 @@ async def test_an_answer_ends_with_its_model_its_tokens_and_its_time(
     server: LiveServer, visit: OpenChat
 ):
     chat = await visit(server.url)
-    await chat.say("hello")
+    await chat.say("hang")
     await expect(chat.inferences.get_by_role("button", name="Copy")).to_be_hidden()
-    await chat.ended()
+    await chat.stop_button.click()
+    await chat.ended("cancelled")
+    await chat.say("hello")
+    await chat.ended(count=2)
+    answer = chat.inferences.last
     facts = re.compile(r"^demo\d+ tokens in, \d+ out\d+(\.\d)? m?s$")
-    await expect(chat.inferences.locator(".inference-facts")).to_have_text(facts)
-    await expect(chat.inferences.get_by_role("button", name="Try again")).to_be_hidden()
+    await expect(answer.locator(".inference-facts")).to_have_text(facts)
+    await expect(answer.get_by_role("button", name="Try again")).to_be_hidden()
 
 
 async def test_an_answer_is_copied_as_its_markdown_before_and_after_a_reload(
