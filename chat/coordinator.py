@@ -182,7 +182,7 @@ class StreamCoordinator:
                     self._wake_readers()
                     self._counts.frames += len(batch)
                     self._counts.frame_bytes += sum([entry.size for _, entry in batch])
-                elif flushes:
+                if flushes:
                     await self._log.commit()
                 logged = True
             except LeaseLost as error:

@@ -18,7 +18,15 @@ from cluster.leases import Lease, LeaseLost, Leases
 from cluster.store import NOTHING, Batch, Extra, Page, RedisStore, Written
 from sessions_app.inference.errors import Unavailable
 
-from .frames import Cursor, InferenceFinished, StreamFrame, body_of, decode_body
+from .frames import (
+    Cursor,
+    InferenceFinished,
+    LlmDelta,
+    StreamFrame,
+    ThinkingDelta,
+    body_of,
+    decode_body,
+)
 from .log import Entry, Gap, GapReason, NowMs, Numbered, Window, wall_ms
 from .timeline import Snapshot, Timeline, TimelineState
 
@@ -27,6 +35,7 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 PAGE = 1000
+_DELTAS = (LlmDelta, ThinkingDelta)
 TAIL = 512
 TRIES = 5
 RETRY_SECONDS = 0.25
@@ -57,8 +66,10 @@ class RedisLogWriter:
 
     async def append(self, batch: Sequence[Numbered]) -> None:
         """Adds the batch whole, with the session's state. Raises LeaseLost: nothing was written."""
-        # Taken before anything is awaited: it is the state that these very frames made.
-        extra = self._extra()
+        # Taken before anything is awaited: it is the state that these very frames made. Text that
+        # grows changes no state, and is most of what is ever written.
+        only_text = bool(batch) and all(isinstance(frame, _DELTAS) for frame, _ in batch)
+        extra = NOTHING if only_text else self._extra()
         if self._lease.lost is not None:
             raise LeaseLost(f"{self.conv_id} is not this process's any more")
         if batch or extra != NOTHING:
