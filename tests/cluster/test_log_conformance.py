@@ -26,12 +26,12 @@ from hypothesis.stateful import (
 )
 from redis.asyncio import Redis
 
-from chat.frames import Cursor, encode_body, envelope, utf8_size
+from chat.frames import Cursor, LlmDelta, encode_body, envelope, utf8_size
 from chat.log import Entry, FrameLog, Gap, LogWriter, MemoryFrameLog, Numbered, Window
 from chat.redis_log import RedisFrameLog, RedisLogWriter
 from chat.timeline import Timeline
 from cluster.leases import Lease, LeaseLost, Leases
-from cluster.store import NOTHING, Batch, Bounds, Keys, RedisStore, Written
+from cluster.store import NOTHING, Batch, Bounds, Extra, Keys, RedisStore, Written
 from tests.chat.wire import frames_of, inference
 
 T = TypeVar("T")
@@ -372,3 +372,26 @@ async def test_a_lease_is_not_given_up_while_mail_waits(redis_url: str):
         assert one.leases.get(one.conv_id) is lease
         assert await one.leases.release(lease, mail_done=mail)
         assert isinstance(await other.leases.claim(one.conv_id), Lease)
+
+
+async def test_text_that_grows_has_no_state_encoded_beside_it(redis_url: str):
+    async with two(redis_url) as (one, _, clock):
+        asked = 0
+
+        def state() -> Extra:
+            nonlocal asked
+            asked += 1
+            return NOTHING
+
+        lease = await one.leases.claim(one.conv_id)
+        assert isinstance(lease, Lease)
+        await one.log.level()
+        writer = RedisLogWriter(one.log, lease, extra=state)
+        for _ in range(20):
+            [(frame, entry)] = batch = numbered(writer, 1, at_ms=clock.ms)
+            before = asked
+            await writer.append(batch)
+            assert asked - before == (not isinstance(frame, LlmDelta)), entry.text
+        before = asked
+        await writer.commit()
+        assert asked == before + 1
