@@ -49,6 +49,9 @@ class IdempotencyKeys:
         while len(self._answers) > self._limit:
             self._answers.popitem(last=False)
 
+    def forget(self, owner: str, key: str) -> None:
+        self._answers.pop((owner, key), None)
+
     def transfer(self, old_owner: str, new_owner: str) -> None:
         """Gives the keys of one owner to another, who keeps its own where both used one."""
         for owner, key in tuple(self._answers):

@@ -312,9 +312,17 @@ class SessionManager:
         return self._sessions.get(conv_id)
 
     def give_up(self, conv_id: str, reason: str | None = None) -> None:
-        """Knows the session no more: another process may have it. What runs in it is ended."""
+        """Knows the session no more: another process may have it. What runs in it is ended.
+
+        Nor what its keys were answered: that is for the session's next owner to know, who may be
+        this process again, and what was not written before has never been said.
+        """
         session = self._sessions.pop(conv_id, None)
-        if session is not None and reason is not None:
+        if session is None:
+            return
+        for kept in session.keys:
+            self._keys.forget(session.owner, kept.key)
+        if reason is not None:
             session.abandon(reason)
 
     def give_to(self, conv_id: str, old_owner: str, new_owner: str) -> bool:
