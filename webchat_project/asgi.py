@@ -86,7 +86,7 @@ def build_hub(*, engine: Engine | None = None, tools: Iterable[Tool] = ()) -> Hu
         turn_store=sessions.load_turn_store(),
         turn_persister=sessions.load_turn_persister(),
         observers=[*observers, SessionMetrics(metrics, tools=allowed_tools)],
-        on_idle=None if cluster is None else cluster.sessions.look,
+        on_idle=None if cluster is None else cluster.sessions.owned.look,
     )
     if cluster is not None:
         cluster.bind(manager, streams)

@@ -64,12 +64,12 @@ class Cluster:
             lease_seconds=chat.lease_seconds,
             now_ms=wall_ms,
         )
-        self.collector = ClusterCollector(self.health, self.sessions.leases)
+        self.collector = ClusterCollector(self.health, self.sessions.owned.leases)
         self.logs = RedisLogs(
             store,
-            self.sessions.leases,
+            self.sessions.owned.leases,
             window=window,
-            extra=self.sessions.extra,
+            extra=self.sessions.owned.extra,
             layer=layer,
             wake=lambda conv_id: self._wake(conv_id),
         )

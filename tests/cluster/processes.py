@@ -70,9 +70,9 @@ class Process:
         )
         self._logs = RedisLogs(
             self.store,
-            self.sessions.leases,
+            self.sessions.owned.leases,
             window=Window(seconds=math.inf),
-            extra=self.sessions.extra,
+            extra=self.sessions.owned.extra,
             layer=InMemoryChannelLayer(),
             wake=lambda conv_id: None,
         )
@@ -92,7 +92,7 @@ class Process:
             streams=self.streams,
             tools=known,
             limits=ManagerLimits(queue=queue),
-            on_idle=self.sessions.look,
+            on_idle=self.sessions.owned.look,
         )
         self.sessions.bind(self.manager, self.streams, watched=_nobody)
         self.sessions.start()
@@ -106,12 +106,12 @@ class Process:
         return asyncio.run_coroutine_threadsafe(verb, self._loop).result(PATIENCE)
 
     def owns(self, conv_id: str) -> bool:
-        return conv_id in self.sessions.leases.held
+        return conv_id in self.sessions.owned.leases.held
 
     def kill(self) -> None:
         """Says no more word to anybody; its leases run out at once."""
         self._pool.dead = True
-        held = self.sessions.leases.held
+        held = self.sessions.owned.leases.held
         self.run(self._die())
         self._stop()
         with SyncRedis.from_url(self._url) as redis:

@@ -405,7 +405,8 @@ def run(machine: type[ProcessesMachine], url: str, *, examples: int, steps: int)
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sessions_app.cluster.REAP_SECONDS", 0.05)
+    monkeypatch.setattr("sessions_app.cluster.ASK_SECONDS", 0.05)
+    monkeypatch.setattr("sessions_app.ownership.REAP_SECONDS", 0.05)
 
 
 def test_whatever_befalls_two_processes_it_is_as_the_model_says(redis_url: str):
