@@ -45,13 +45,13 @@ class Presence:
         """Has `hear` given what the other processes say, each two seconds."""
         self._heard[topic] = hear
 
-    async def others(self, topic: str) -> Sequence[bytes]:
+    async def others(self, topic: str) -> list[bytes]:
         """What the other living processes say. Raises RedisError."""
         client: Any = self._client
         names = [name.decode() for name in await client.smembers(PROCESSES)]
         others = sorted(name for name in names if name != self._process)
         if not others:
-            return ()
+            return []
         found = await client.mget([_key(topic, name) for name in others])
         gone = [name for name, said in zip(others, found, strict=True) if said is None]
         if gone:

@@ -15,6 +15,8 @@ import pytest_asyncio
 from tests.client import Visitor, visitor
 from tests.live import METRICS_TOKEN, SERVERS, SHARED, LiveServer, live_server, prepared_state
 
+pytest_plugins = ["tests.watchdog", "tests.workers"]
+
 OPERATED = {
     "WEBCHAT_METRICS": "1",
     "WEBCHAT_METRICS_TOKEN": METRICS_TOKEN,

@@ -48,7 +48,7 @@ async def test_the_account_of_the_hint_is_enough_and_a_wrong_password_is_an_erro
     await SharedLimits(LimitBounds(), client=client, presence=Presence(client, "here")).take_prompt(
         "user:1", conv
     )
-    assert await Presence(client, "here").others("a-topic") == ()
+    assert await Presence(client, "here").others("a-topic") == []
     await Inbox(client, "here", on_message=lambda message: None).send("there", {"a": b"b"})
     await client.aclose()
 

@@ -1,5 +1,6 @@
 """Proves webchat_project/runner.py: `manage.py test` is pytest under Django's name."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -54,6 +55,8 @@ def manage_test(*arguments: object) -> subprocess.CompletedProcess[str]:
         [sys.executable, "manage.py", "test", *map(str, arguments)],
         capture_output=True,
         cwd=ROOT,
+        # Without what the run that this test is part of was asked for.
+        env={name: value for name, value in os.environ.items() if name != "PYTEST_ADDOPTS"},
         text=True,
     )
 
