@@ -13,16 +13,9 @@ import pytest
 import pytest_asyncio
 
 from tests.client import Visitor, visitor
-from tests.live import METRICS_TOKEN, SERVERS, SHARED, LiveServer, live_server, prepared_state
+from tests.live import SERVERS, KeptServers, LiveServer, kept_servers, prepared_state
 
 pytest_plugins = ["tests.watchdog", "tests.workers"]
-
-OPERATED = {
-    "WEBCHAT_METRICS": "1",
-    "WEBCHAT_METRICS_TOKEN": METRICS_TOKEN,
-    "LOG_FORMAT": "json",
-}
-"""What the servers of the whole run are started with."""
 
 # How long an example takes says more of the machine than of us; pytest-timeout bounds a test.
 hypothesis.settings.register_profile("webchat", deadline=None)
@@ -62,17 +55,18 @@ def _remove_prepared_state() -> Iterator[None]:
         shutil.rmtree(prepared_state())
 
 
-@pytest.fixture(scope="session", params=SERVERS)
-def server(request: pytest.FixtureRequest) -> Iterator[LiveServer]:
-    """One server of each kind for the whole run; each test brings its own visitors.
+@pytest.fixture(scope="session")
+def kept() -> Iterator[KeptServers]:
+    with kept_servers() as servers:
+        yield servers
 
-    With a loop of its own: pytest-asyncio's session loop ends with each test, because every test
-    is parametrised with its loop's factory, and a fixture on that loop would end with it.
-    """
-    with asyncio.Runner() as runner:
-        context = live_server(request.param, env={**OPERATED, **SHARED})
-        yield runner.run(context.__aenter__())
-        runner.run(context.__aexit__(None, None, None))
+
+@pytest.fixture(params=SERVERS)
+def server(request: pytest.FixtureRequest, kept: KeptServers) -> LiveServer:
+    """The server of each kind, one for the whole run; each test brings its own visitors."""
+    running = kept.of(request.param)
+    running.read_on()
+    return running
 
 
 @pytest.fixture

@@ -9,8 +9,8 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import ExitStack, asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager, suppress
 from functools import cache
 from pathlib import Path
 
@@ -38,6 +38,12 @@ NO_LIMITS = {
 STOP_SECONDS = 20
 SHARED = {"WEBCHAT_DRAIN_TIMEOUT": "0.5"}
 """The environment of a server that many tests share: it waits for nothing they leave running."""
+OPERATED = {
+    "WEBCHAT_METRICS": "1",
+    "WEBCHAT_METRICS_TOKEN": METRICS_TOKEN,
+    "LOG_FORMAT": "json",
+}
+"""The environment of a server whose metrics and log are read."""
 WITH_APPS = "tests.standins.prompted.settings"
 """A settings module that installs the examples and a test's own app."""
 
@@ -49,9 +55,10 @@ BY_HAND: Mapping[str, Callable[[int], list[str]]] = {
 
 
 class LiveServer:
-    """A running server. `url` has no slash at its end; `log` is what it wrote so far.
+    """A running server. `url` has no slash at its end.
 
-    `redis_url` is empty where it has no Redis.
+    `log` is what it wrote since `read_on`, `whole_log` all of it. `redis_url` is empty where it
+    has no Redis.
     """
 
     def __init__(
@@ -68,10 +75,19 @@ class LiveServer:
         self.redis_url = redis_url
         self.url = f"http://127.0.0.1:{port}"
         self._log = log
+        self._read = 0
 
     @property
     def log(self) -> str:
+        return self._log.read_bytes()[self._read :].decode()
+
+    @property
+    def whole_log(self) -> str:
         return self._log.read_text()
+
+    def read_on(self) -> None:
+        """What it wrote so far is no matter of whoever reads from here."""
+        self._read = self._log.stat().st_size
 
     async def stop(self) -> int:
         """Asks by SIGTERM and waits; returns the exit code. Kills what does not go."""
@@ -142,6 +158,47 @@ async def live_server(
             await running.stop()
 
 
+class KeptServers:
+    """Starts a server of a kind when it is first asked for, and keeps it."""
+
+    def __init__(self, runner: asyncio.Runner) -> None:
+        self._runner = runner
+        self._started: dict[str, LiveServer] = {}
+        self._failed: dict[str, BaseException] = {}
+        self._stack = AsyncExitStack()
+
+    def of(self, kind: str) -> LiveServer:
+        if kind in self._failed:  # it would take as long to fail for every other test
+            raise self._failed[kind]
+        if kind not in self._started:
+            context = live_server(kind, env={**OPERATED, **SHARED})
+            try:
+                entering = self._stack.enter_async_context(context)
+                self._started[kind] = self._runner.run(entering)
+            except BaseException as error:
+                self._failed[kind] = error
+                raise
+        return self._started[kind]
+
+    async def aclose(self) -> None:
+        await self._stack.aclose()
+
+
+@contextmanager
+def kept_servers() -> Iterator[KeptServers]:
+    """Servers that may outlive the test which asked for one; gone at the end of the block.
+
+    With a loop of their own: pytest-asyncio's session loop ends with each test, because every test
+    is parametrised with its loop's factory, and a fixture on that loop would end with it.
+    """
+    with asyncio.Runner() as runner:
+        kept = KeptServers(runner)
+        try:
+            yield kept
+        finally:
+            runner.run(kept.aclose())
+
+
 @cache
 def prepared_state() -> Path:
     """A migrated database, the static files and a key, made once for the whole test run."""
@@ -190,6 +247,7 @@ def _manage(
         env={**_environment(state, redis_url), "DJANGO_SETTINGS_MODULE": settings},
         capture_output=True,
         text=True,
+        timeout=START_SECONDS,
         check=False,
     )
     assert finished.returncode == 0, finished.stdout + finished.stderr

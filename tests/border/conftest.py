@@ -13,7 +13,7 @@ from tests.client import Visitor, visitor
 from tests.live import LiveServer
 
 PASSWORD = "a-password-that-nobody-guesses"
-ACCOUNTS = 24
+ACCOUNTS = 100
 MAKE_ACCOUNTS = f"""
 from django.contrib.auth.hashers import make_password
 from django.contrib.auth.models import User
@@ -31,11 +31,18 @@ def conv() -> str:
 
 
 @pytest.fixture(scope="session")
-def accounts(server: LiveServer) -> Callable[[], str]:
+def made_accounts() -> dict[str, count[int]]:
+    """The servers that have the accounts, by their addresses; the number of the next to give."""
+    return {}
+
+
+@pytest.fixture
+def accounts(server: LiveServer, made_accounts: dict[str, count[int]]) -> Callable[[], str]:
     """Gives the name of an account that no other test uses; its password is PASSWORD."""
-    server.manage("shell", "-v0", "-c", MAKE_ACCOUNTS)
-    numbers = count()
-    return lambda: f"user{next(numbers)}"
+    if server.url not in made_accounts:
+        server.manage("shell", "-v0", "-c", MAKE_ACCOUNTS)
+        made_accounts[server.url] = count()
+    return lambda: f"user{next(made_accounts[server.url])}"
 
 
 @pytest_asyncio.fixture

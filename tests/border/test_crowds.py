@@ -21,8 +21,7 @@ from bench.orders import Orders
 from chat.serving.listener import raise_descriptor_limit
 from tests.border.test_hostile import KiB, MiB, hostile, memory, seq_of, until_sockets
 from tests.client import Visitor, visitor
-from tests.conftest import OPERATED
-from tests.live import SERVERS, SHARED, LiveServer, live_server
+from tests.live import OPERATED, SERVERS, SHARED, LiveServer, live_server
 from tests.wire import CLOSE, PING, PONG, Wire, frame
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]

@@ -19,7 +19,7 @@ async def lines(server: LiveServer, *, until: str, conv_id: str | None = None) -
     async with asyncio.timeout(PATIENCE):
         while True:
             # A line that is being written has no end yet.
-            whole = server.log.rpartition("\n")[0].splitlines()
+            whole = server.whole_log.rpartition("\n")[0].splitlines()
             # What the command says on stdout is for who started it.
             found = [json.loads(line) for line in whole if not line.startswith("Webchat on ")]
             for line in found:
@@ -49,7 +49,7 @@ async def test_every_line_is_a_json_object_whoever_wrote_it(
     assert all(line.keys() >= {"timestamp", "level", "logger", "event"} for line in written)
     assert {line["logger"].split(".")[0] for line in written} >= {
         *("django", "chat", "sessions_app", "webchat"),
-        "daphne" if "daphne" in server.log else "uvicorn",
+        "daphne" if "daphne" in server.whole_log else "uvicorn",
     }
     mine = [line for line in written if line.get("conv_id") == conv]
     assert [line["event"] for line in mine if line["logger"] == "sessions_app.observing"] == [

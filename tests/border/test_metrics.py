@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 
 import httpx
+import pytest
 
 from tests.client import Visitor, stranger
-from tests.live import METRICS_TOKEN, LiveServer
+from tests.live import METRICS_TOKEN, SERVERS, LiveServer, kept_servers
 from tests.metrics import Samples, scraped
 
 BEARER = {"Authorization": f"Bearer {METRICS_TOKEN}"}
+
+
+@pytest.fixture(scope="module", params=SERVERS)
+def server(request: pytest.FixtureRequest) -> Iterator[LiveServer]:
+    """Of its own: no answer that another test left running is among the numbers."""
+    with kept_servers() as servers:
+        yield servers.of(request.param)
 
 
 async def scrape(url: str, **headers: str) -> httpx.Response:
