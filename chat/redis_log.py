@@ -37,7 +37,6 @@ T = TypeVar("T")
 PAGE = 1000
 _DELTAS = (LlmDelta, ThinkingDelta)
 TAIL = 512
-TRIES = 5
 RETRY_SECONDS = 0.25
 SNAPSHOT_PARTS = 4
 """A snapshot is stored this often in a window, so that with the tail after it all is there."""
@@ -227,6 +226,11 @@ class RedisFrameLog:
                 now_ms=self._now_ms(),
             )
         )
+        self._note(page, before)
+        return page
+
+    def _note(self, page: Page, before: Cursor) -> None:
+        """Takes over what the store says of its head. `before` was ours when it was asked."""
         head = Cursor(page.epoch, page.head, page.head_id or None)
         if self._leases.get(self.conv_id) is None or self._fold is None:
             self._head = head
@@ -235,7 +239,6 @@ class RedisFrameLog:
             # Not only overtaken: the store has forgotten what was there before it was asked.
             self._leases.roll_back(self.conv_id)
         self._kept = (page.kept_frames, page.kept_bytes)
-        return page
 
     async def _own_fold(self, lease: Lease) -> _Fold:
         """The fold at the head, for its owner: it waits for a store that is away. LeaseLost."""
@@ -253,9 +256,7 @@ class RedisFrameLog:
         if fold is not None and is_ours and fold.cursor == self._head:
             self._fold = fold
             return fold
-        for _ in range(TRIES):
-            if fold is None:
-                fold = await self._stored_fold()
+        if fold is not None:
             page = await self._page(fold.cursor, limit=PAGE)
             while not page.reason and page.entries:
                 for written in page.entries:
@@ -264,19 +265,21 @@ class RedisFrameLog:
             if not page.reason:
                 self._fold = fold
                 return fold
-            # The log was rewritten, or trimmed beyond this place, meanwhile.
-            fold = None
-        raise Unavailable(f"the log of {self.conv_id} changes faster than it can be read")
+        # There is none yet, or the log was rewritten, or trimmed beyond this place.
+        self._fold = fold = await self._stored_fold()
+        return fold
 
     async def _stored_fold(self) -> _Fold:
-        """The fold that the owner stored last; an empty one where it stored none."""
-        await self.refresh()
-        raw = await reached(self._store.snap(self.conv_id))
-        if raw is None:
-            return _Fold(Timeline(), Cursor(self._head.epoch, 0))
-        stored = msgspec.json.decode(raw, type=_Stored)
-        cursor = Cursor(self._head.epoch, stored.state.version, stored.stream_id or None)
-        return _Fold(Timeline.of(stored.state), cursor, stored.state.version)
+        """The fold at the log's head, from the snapshot that the owner stored last."""
+        before = self._head
+        snapshot, page = await reached(self._store.fold(self.conv_id))
+        self._note(page, before)
+        if page.reason:
+            raise Unavailable(f"the log of {self.conv_id} lacks what its snapshot does not cover")
+        fold = _Fold.stored(snapshot, page.epoch)
+        for written in page.entries:
+            fold.take_written(written)
+        return fold
 
 
 class _Stored(msgspec.Struct, frozen=True):
@@ -295,6 +298,17 @@ class _Fold:
     stored_seq: int = 0
     weight: int = 0
     due: bool = False
+
+    @classmethod
+    def stored(cls, snapshot: bytes | None, epoch: int) -> _Fold:
+        """As it was stored in an epoch; an empty one where none was."""
+        if snapshot is None:
+            return cls(Timeline(), Cursor(epoch, 0))
+        stored = msgspec.json.decode(snapshot, type=_Stored)
+        version = stored.state.version
+        return cls(
+            Timeline.of(stored.state), Cursor(epoch, version, stored.stream_id or None), version
+        )
 
     def take(self, frame: StreamFrame, entry: Entry) -> None:
         self.timeline.fold(frame, seq=entry.seq, at_ms=entry.at_ms)

@@ -62,10 +62,19 @@ class Page(NamedTuple):
     head_id: str
     active: str
     queued: int
-    snap_seq: int
     kept_frames: int
     kept_bytes: int
     entries: Sequence[Written]
+
+
+class Whole(NamedTuple):
+    """The stored snapshot, None where there is none, and every entry after it, in `page`.
+
+    `page.reason` is "gone" where some of these entries are not there any more.
+    """
+
+    snapshot: bytes | None
+    page: Page
 
 
 class Batch(NamedTuple):
@@ -131,7 +140,7 @@ class RedisStore:
     def __init__(self, client: Redis, *, bounds: Bounds) -> None:
         self.client = client
         self._bounds = bounds
-        verbs = ("claim", "append", "renew", "release", "read", "hint", "due")
+        verbs = ("claim", "append", "renew", "release", "read", "fold", "hint", "due")
         self._scripts = {verb: client.register_script(_source(verb)) for verb in verbs}
 
     async def claim(
@@ -219,19 +228,13 @@ class RedisStore:
         found = await self._scripts["read"](
             keys=[keys.meta, keys.log], args=[epoch, seq, id, limit, oldest]
         )
-        reason, found_epoch, head, head_id, active, queued, snap, frames, size, *entries = found
-        return Page(
-            reason=_text(reason),
-            epoch=int(found_epoch),
-            head=int(head),
-            head_id=_text(head_id),
-            active=_text(active),
-            queued=int(queued),
-            snap_seq=int(snap),
-            kept_frames=int(frames),
-            kept_bytes=int(size),
-            entries=[_written(id, fields) for id, fields in entries],
-        )
+        return _page(found[:8], found[8:])
+
+    async def fold(self, conv_id: str) -> Whole:
+        """What a fold of the whole log begins with, of one moment, however old it is."""
+        keys = Keys(conv_id)
+        found = await self._scripts["fold"](keys=[keys.meta, keys.log, keys.snap])
+        return Whole(found[8] or None, _page(found[:8], found[9:]))
 
     async def window(self, conv_id: str, *, since_seq: int = 0) -> Sequence[Written]:
         """The entries that are kept of those after a number."""
@@ -246,9 +249,6 @@ class RedisStore:
             for conv_id in conv_ids:
                 pipe.hget(Keys(conv_id).meta, "head")
             return [int(head or 0) for head in await pipe.execute()]
-
-    async def snap(self, conv_id: str) -> bytes | None:
-        return await self._get(Keys(conv_id).snap)
 
     async def record(self, conv_id: str) -> bytes | None:
         return await self._get(Keys(conv_id).record)
@@ -349,6 +349,21 @@ def _source(verb: str) -> str:
 
 def _refusal(status: bytes) -> Refusal | None:
     return _REFUSALS.get(status)
+
+
+def _page(state: Sequence[Any], entries: Sequence[tuple[bytes, Sequence[bytes]]]) -> Page:
+    reason, epoch, head, head_id, active, queued, frames, size = state
+    return Page(
+        reason=_text(reason),
+        epoch=int(epoch),
+        head=int(head),
+        head_id=_text(head_id),
+        active=_text(active),
+        queued=int(queued),
+        kept_frames=int(frames),
+        kept_bytes=int(size),
+        entries=[_written(id, fields) for id, fields in entries],
+    )
 
 
 def _written(id: bytes, fields: Sequence[bytes]) -> Written:

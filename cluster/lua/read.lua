@@ -1,17 +1,16 @@
 -- Proves a cursor and gives what came after it. Changes nothing.
 -- KEYS meta log   ARGV epoch seq id limit oldest_ms
--- → {reason or "", epoch, head, head_id, active, queued, snap, kept frames, kept bytes, entries…}
+-- → {reason or "", epoch, head, head_id, active, queued, kept frames, kept bytes, entries…}
 -- An entry: {id, fields}.
-local m = redis.call('HMGET', KEYS[1], 'epoch', 'head', 'head_id', 'active', 'queued', 'snap',
-  'bytes')
+local m = redis.call('HMGET', KEYS[1], 'epoch', 'head', 'head_id', 'active', 'queued', 'bytes')
 local epoch, seq, id, limit = ARGV[1], tonumber(ARGV[2]), ARGV[3], tonumber(ARGV[4])
 if not m[1] then
   -- Nothing was ever written, or all is gone; who has seen nothing has missed nothing.
-  return {(epoch == '0' and seq == 0) and '' or 'epoch', 0, 0, '', '', 0, 0, 0, 0}
+  return {(epoch == '0' and seq == 0) and '' or 'epoch', 0, 0, '', '', 0, 0, 0}
 end
 local first = redis.call('XRANGE', KEYS[2], '-', '+', 'COUNT', 1)[1]
-local kept = first and m[7] - first[2][6] + first[2][4] or 0
-local answer = {'', m[1], m[2], m[3], m[4], m[5], m[6], redis.call('XLEN', KEYS[2]), kept}
+local kept = first and m[6] - first[2][6] + first[2][4] or 0
+local answer = {'', m[1], m[2], m[3], m[4], m[5], redis.call('XLEN', KEYS[2]), kept}
 local head = tonumber(m[2])
 if epoch ~= m[1] then answer[1] = 'epoch' return answer end
 if seq > head then answer[1] = 'ahead' return answer end
@@ -45,5 +44,5 @@ for i = from, #page do
   answer[#answer + 1] = entry
   expected = expected + 1
 end
-if #answer == 9 then answer[1] = 'window' end
+if #answer == 8 then answer[1] = 'window' end
 return answer
