@@ -12,6 +12,8 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 
 from redis.asyncio import Redis
 
+from .together import Together
+
 NAMESPACE = "webchat"
 
 Refusal: TypeAlias = Literal["fenced", "lost", "diverged", "expired"]
@@ -135,13 +137,19 @@ class Keys:
 
 
 class RedisStore:
-    """The verbs on one Redis. `client` must not decode answers; it may be shared."""
+    """The verbs on one Redis. `client` must not decode answers; it may be shared.
+
+    What many conversations ask at once takes few connections: see `Together`.
+    """
 
     def __init__(self, client: Redis, *, bounds: Bounds) -> None:
         self.client = client
         self._bounds = bounds
         verbs = ("claim", "append", "renew", "release", "read", "fold", "hint", "due")
         self._scripts = {verb: client.register_script(_source(verb)) for verb in verbs}
+        self._writes = Together(client, most=64, trips=2)
+        # Fewer at once: an answer may be a page of frames.
+        self._reads = Together(client, most=16, trips=4)
 
     async def claim(
         self, conv_id: str, process: str, *, ttl_ms: int, diverged_epoch: int = 0
@@ -151,8 +159,10 @@ class RedisStore:
         With `diverged_epoch` the log goes on in a new epoch where it is still in that one.
         """
         keys = Keys(conv_id)
-        found = await self._scripts["claim"](
-            keys=[keys.meta, keys.log, keys.snap], args=[process, ttl_ms, diverged_epoch]
+        found = await self._writes.run(
+            self._scripts["claim"],
+            (keys.meta, keys.log, keys.snap),
+            (process, ttl_ms, diverged_epoch),
         )
         status, owner, remaining, *rest = found
         fence, epoch, head, head_id, snap, active, queued, size = rest
@@ -198,24 +208,30 @@ class RedisStore:
         ]
         for entry in batch.entries:
             args += entry
-        status, mail = await self._scripts["append"](
-            keys=[keys.meta, keys.log, keys.snap, keys.record, keys.turns, keys.mail], args=args
+        status, mail = await self._writes.run(
+            self._scripts["append"],
+            (keys.meta, keys.log, keys.snap, keys.record, keys.turns, keys.mail),
+            args,
         )
         return Answer(_refusal(status), _text(mail))
 
     async def renew(self, conv_id: str, process: str, claim: Claim, *, ttl_ms: int) -> Answer:
         """Lengthens the lease."""
         keys = Keys(conv_id)
-        status, mail = await self._scripts["renew"](
-            keys=[keys.meta, keys.mail], args=[process, claim.fence, claim.epoch, ttl_ms]
+        status, mail = await self._writes.run(
+            self._scripts["renew"],
+            (keys.meta, keys.mail),
+            (process, claim.fence, claim.epoch, ttl_ms),
         )
         return Answer(_refusal(status), _text(mail))
 
     async def release(self, conv_id: str, process: str, claim: Claim, *, mail_done: str) -> bool:
         """Gives the conversation up; False where mail waits after `mail_done`: it stays owned."""
         keys = Keys(conv_id)
-        [status] = await self._scripts["release"](
-            keys=[keys.meta, keys.mail], args=[process, claim.fence, claim.epoch, mail_done]
+        [status] = await self._writes.run(
+            self._scripts["release"],
+            (keys.meta, keys.mail),
+            (process, claim.fence, claim.epoch, mail_done),
         )
         return bool(status != b"MAIL")
 
@@ -225,8 +241,8 @@ class RedisStore:
         """At most `limit` entries after a place that is proved, or why it is not."""
         keys = Keys(conv_id)
         oldest = now_ms - self._bounds.age_ms
-        found = await self._scripts["read"](
-            keys=[keys.meta, keys.log], args=[epoch, seq, id, limit, oldest]
+        found = await self._reads.run(
+            self._scripts["read"], (keys.meta, keys.log), (epoch, seq, id, limit, oldest)
         )
         return _page(found[:8], found[8:])
 
