@@ -7,9 +7,12 @@ enough that each place has one frame and one place before it.
 
 from __future__ import annotations
 
+import math
+import time
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from itertools import zip_longest
 from typing import Any, NamedTuple
 
@@ -17,6 +20,8 @@ import msgspec
 
 from chat.frames import Cursor, body_of, decode_body
 from chat.timeline import Timeline
+
+from .story import Story
 
 SHOWN = 8
 """Violations of one kind that are told in words."""
@@ -66,45 +71,94 @@ class Entry(NamedTuple):
     text: str
 
 
+class Said(NamedTuple):
+    """When something was asked and when a server said yes to it, on this machine's clock."""
+
+    asked: float
+    answered: float
+
+
 @dataclass
 class Promise:
-    """What a server said yes to. `given` is this machine's clock."""
+    """A prompt that was accepted. `removed`: and taken back."""
 
-    given: float
+    said: Said
     inference_id: str = ""
-    removed: bool = False
-    answer: dict[str, Any] = field(default_factory=dict)
+    removed: Said | None = None
 
 
 @dataclass
 class End:
-    """A conversation as its store has it when all is over."""
+    """A conversation as its store has it when all is over. `step_mode` None: there is none."""
 
     place: Place
     active: str
     queued: int
-    entries: Sequence[Entry]
+    entries: Sequence[Entry] = ()
+    step_mode: bool | None = None
+
+
+@dataclass
+class _Loss:
+    """What Redis forgot: whatever was said in that time."""
+
+    since: float
+    until: float = math.inf
+
+
+@dataclass
+class Decided:
+    decision: str
+    said: Said
 
 
 class History:
-    """One conversation. `lost_at`: the latest moment whose words Redis may have forgotten."""
+    """One conversation."""
 
     def __init__(self, conv_id: str, violations: Violations) -> None:
         self.conv_id = conv_id
         self.prompts: dict[str, Promise] = {}
-        self.cancels: dict[str, float] = {}
-        self.decisions: dict[str, tuple[str, float]] = {}
-        self.lost_at = 0.0
+        self.cancels: dict[str, Said] = {}
+        self.decisions: dict[str, Decided] = {}
+        self.edits: dict[str, list[Mapping[str, Any]]] = {}
+        """By pause, the arguments that somebody asked for, by call."""
+        self.step_mode: tuple[bool, Said] | None = None
+        """What was asked for last, when nobody else asked."""
         self.owners_live = False
         """No owner dies, or is away for longer than its lease."""
         self.statuses: Counter[str] = Counter()
+        self.judged = False
+        """All of the last epoch was there to be judged."""
         self._violations = violations
+        self._losses: list[_Loss] = []
+        self._dead: dict[int, float] = {}
         self._frames: dict[Place, _Seen] = {}
         self._snapshots: dict[Place, bytes] = {}
         self._epochs: set[int] = set()
 
     def wrong(self, kind: str, words: str) -> None:
         self._violations.add(kind, f"{self.conv_id[:8]}: {words}")
+
+    # What Redis forgets
+
+    def losing(self, since: float) -> None:
+        """Redis is about to forget what was said since; 0: all."""
+        self._losses.append(_Loss(since))
+
+    def lost(self) -> None:
+        """It works again. A conversation that lost everything goes on in a new epoch."""
+        loss = self._losses[-1]
+        loss.until = time.monotonic()
+        if not loss.since:
+            self._dead.update(dict.fromkeys(self._epochs, loss.until))
+
+    def forgiven(self, said: Said) -> bool:
+        """Whether it may be forgotten."""
+        return any(
+            said.asked <= loss.until and said.answered >= loss.since for loss in self._losses
+        )
+
+    # What clients see
 
     def frame(self, before: Place, seq: int, id: str, text: str) -> Place:
         """A client that was at a place got the next frame; where it is now."""
@@ -121,39 +175,63 @@ class History:
             self.wrong("splice", f"{place} came after {before.id!r} and after {seen.before!r}")
         return place
 
-    def snapshot(self, raw: bytes) -> Place:
-        """A client was told to start from here; where it is now."""
+    def snapshot(self, raw: bytes, connected: float) -> Place:
+        """A client, there since then, was told to start from here; where it is now."""
         told = msgspec.json.decode(raw)
         place = Place.of(told["cursor"])
         if (place.epoch, place.seq) != (told["epoch"], told["version"]):
             self.wrong("snapshot", f"{place} is named {told['epoch']}.{told['version']}")
+        self._must_live(place.epoch, connected)
         self._saw(place.epoch)
         shown = _shown(told)
         if self._snapshots.setdefault(place, shown) != shown:
             self.wrong("snapshot", f"two at {place}: {_difference(self._snapshots[place], shown)}")
         return place
 
+    def resumed(self, place: Place | None, epoch: int, connected: float) -> None:
+        """A client, there since then, was told that it goes on from its place."""
+        if place is None or epoch != place.epoch:
+            self.wrong("resume", f"{place} was resumed in epoch {epoch}")
+        self._must_live(epoch, connected)
+
+    def _must_live(self, epoch: int, connected: float) -> None:
+        if connected > self._dead.get(epoch, math.inf):
+            self.wrong("epoch", f"{epoch} goes on, and all of it was lost")
+
     def _saw(self, epoch: int) -> None:
         if epoch and epoch not in self._epochs:
             self._epochs.add(epoch)
-            if len(self._epochs) > 1 and not self.lost_at:
+            if len(self._epochs) > 1 and not self._losses:
                 self.wrong("epoch", f"nothing was lost, and {sorted(self._epochs)} are epochs")
 
+    # What is true when all is over
+
     def check(self, end: End) -> None:
-        """Judges it all, once everything has come to rest."""
-        if end.active or end.queued:
-            self.wrong("unended", f"{end.active or 'nothing'} runs, {end.queued} wait")
+        """Judges all that was seen, by the log as it ended."""
+        if end.active:
+            self.wrong("unended", f"{end.active} is still active")
+        elif end.queued:
+            self.wrong("unended", f"nothing runs, and {end.queued} wait")
         self._saw(end.place.epoch)
+        if end.place.epoch in self._dead:
+            self.wrong("epoch", f"{end.place.epoch} is the last one, and all of it was lost")
         self._check_log(end)
-        self._check_folds(end)
-        story = _Story(self)
-        for entry in end.entries:
+        entries = self._whole(end)
+        if entries is None:
+            return
+        self.judged = True
+        self._check_folds(end, entries)
+        story = Story(self.wrong, self.edits)
+        for entry in entries:
             story.take(msgspec.json.decode(entry.text)["event"])
+        if story.active is not None and not end.active:
+            self.wrong("unended", f"{story.active} has no end in the log")
         self.statuses.update(story.ends.values())
         for inference_id, status in story.ends.items():
             if status == "lost" and self.owners_live:
                 self.wrong("lost", f"{inference_id} was lost, and its server lives")
         self._check_promises(story)
+        self._check_step_mode(story, end)
 
     def _check_log(self, end: End) -> None:
         known = {entry.seq: entry for entry in end.entries}
@@ -166,19 +244,35 @@ class History:
                 continue
             entry = known.get(place.seq)
             if entry is None or entry.id != place.id:
-                if not self.lost_at:
+                if not self._losses:
                     self.wrong("unlogged", f"{place} was seen and is not in the log")
             elif entry.text != seen.text:
                 self.wrong("differs", f"{place} in the log is {entry.text[:300]}")
             elif place.seq > first and known[place.seq - 1].id != seen.before:
                 self.wrong("splice", f"{place} came after {seen.before!r}, which the log has not")
 
-    def _check_folds(self, end: End) -> None:
+    def _whole(self, end: End) -> Sequence[Entry] | None:
+        """The log from its first frame: what was trimmed, as clients saw it. None: nobody did."""
+        if not end.entries:
+            return () if not end.place.seq else None
+        by_id = {place.id: (place, seen) for place, seen in self._frames.items()}
+        earlier = []
+        first = end.entries[0]
+        seq, id = first.seq, first.id
+        while seq > 1:
+            with suppress(KeyError):
+                _, seen = by_id[id]
+                before, seen = by_id[seen.before]
+                earlier.append(Entry(before.seq, before.id, seen.text))
+                seq, id = before.seq, before.id
+                continue
+            return None
+        return [*reversed(earlier), *end.entries]
+
+    def _check_folds(self, end: End, entries: Sequence[Entry]) -> None:
         """Snapshot at n = the fold of the frames up to n, in the last epoch."""
-        if not end.entries or end.entries[0].seq != 1:
-            return
         timeline = Timeline()
-        for entry in end.entries:
+        for entry in entries:
             body = body_of(entry.text, entry.seq, entry.id)
             timeline.fold(decode_body(body), seq=entry.seq, at_ms=0)
             place = Place(end.place.epoch, entry.seq, entry.id)
@@ -191,75 +285,37 @@ class History:
                 if shown != folded:
                     self.wrong("fold", f"{place}: {_difference(shown, folded)}")
 
-    def _check_promises(self, story: _Story) -> None:
+    def _check_promises(self, story: Story) -> None:
         """What was acknowledged, and could not be forgotten by Redis, has come about."""
         for key, promise in self.prompts.items():
             started = story.started.get(key)
-            if promise.given < self.lost_at:
+            if self.forgiven(promise.said):
                 continue
-            if promise.removed:
-                if started is not None:
+            if promise.removed is not None:
+                if started is not None and not self.forgiven(promise.removed):
                     self.wrong("promise", f"the prompt {key} was removed and ran as {started}")
             elif started is None:
                 self.wrong("promise", f"the prompt {key} was accepted and never ran")
             elif promise.inference_id not in ("", started):
                 self.wrong("promise", f"{key} ran as {started}, not {promise.inference_id}")
-        for inference_id, given in self.cancels.items():
-            if given > self.lost_at and story.ends.get(inference_id) != "cancelled":
+        for inference_id, said in self.cancels.items():
+            if not self.forgiven(said) and story.ends.get(inference_id) != "cancelled":
                 ended = story.ends.get(inference_id)
                 self.wrong("cancel", f"{inference_id} was cancelled and ended {ended}")
-        for pause_id, (decision, given) in self.decisions.items():
-            if given > self.lost_at and story.resumed.get(pause_id) != decision:
-                told = story.resumed.get(pause_id)
-                self.wrong("decision", f"{pause_id} was decided {decision} and ended {told}")
+        for pause_id, decided in self.decisions.items():
+            told = story.resumed.get(pause_id)
+            if not self.forgiven(decided.said) and told != decided.decision:
+                self.wrong("decision", f"{pause_id} was decided {decided.decision}, ended {told}")
 
-
-class _Story:
-    """The log read as what happened: one inference at a time, each ended once and for all."""
-
-    def __init__(self, history: History) -> None:
-        self.started: dict[str, str] = {}
-        self.ends: dict[str, str] = {}
-        self.resumed: dict[str, str] = {}
-        self._wrong = history.wrong
-        self._active: str | None = None
-        self._open: set[str] = set()
-        self._keys: set[str] = set()
-
-    def take(self, event: dict[str, Any]) -> None:
-        kind, id, data = event["type"], event["id"], event["data"]
-        of = event.get("inference_id")
-        if of in self.ends:
-            self._wrong("after the end", f"{event['seq']} {kind} of {of}")
-        elif self._active is not None and of not in (None, self._active):
-            self._wrong("overlap", f"{event['seq']} {kind} of {of} while {self._active} runs")
-        match kind:
-            case "chat.message":
-                if (key := data.get("idempotencyKey")) in self._keys:
-                    self._wrong("twice", f"the prompt {key} was taken up again at {event['seq']}")
-                self._keys.add(key)
-                self.started[key] = of or ""
-            case "inference.started":
-                self._active = id
-            case "inference.finished":
-                if self._active != id:
-                    self._wrong("overlap", f"{event['seq']} ends {id} while {self._active} runs")
-                if self._open:
-                    self._wrong("open", f"{sorted(self._open)} at the end of {id}")
-                self._open.clear()
-                self._active, self.ends[id] = None, data["status"]
-            case "tool.start" | "llm.start" | "llm.thinking.start" | "debugger.pause":
-                self._open.add(id)
-            case "tool.done" | "llm.final" | "llm.thinking.final":
-                self._close(event)
-            case "debugger.resumed":
-                self._close(event)
-                self.resumed[id] = data["decision"]
-
-    def _close(self, event: dict[str, Any]) -> None:
-        if event["id"] not in self._open:
-            self._wrong("open", f"{event['seq']} {event['type']} closes {event['id']} once more")
-        self._open.discard(event["id"])
+    def _check_step_mode(self, story: Story, end: End) -> None:
+        if end.step_mode is None:
+            return
+        if story.step_mode is not None and story.step_mode != end.step_mode:
+            self.wrong("step mode", f"is {end.step_mode}, and the last frame says the other")
+        if self.step_mode is not None:
+            asked, said = self.step_mode
+            if not self.forgiven(said) and asked != end.step_mode:
+                self.wrong("step mode", f"{asked} was asked for last, and it is the other")
 
 
 def _shown(snapshot: dict[str, Any]) -> bytes:

@@ -6,9 +6,9 @@ import asyncio
 import random
 import time
 from collections import Counter, deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import urlencode
 from uuid import uuid4
 
@@ -19,11 +19,19 @@ from websockets.exceptions import WebSocketException
 from websockets.typing import Origin
 
 from .engine import Orders
-from .history import History, Place, Promise
+from .history import Decided, History, Place, Promise, Said
 from .service import Server, Service
 
 PONG_BYTES = 32 * 1024
 CALL_SECONDS = 12.0
+
+
+class Pause(NamedTuple):
+    """One that somebody saw. `calls` are those that wait, if any do."""
+
+    history: History
+    id: str
+    calls: Sequence[str]
 
 
 class Crowd:
@@ -33,29 +41,37 @@ class Crowd:
         self.service = service
         self.random = random.Random(seed)  # noqa: S311 - guards nothing
         self.counts: Counter[str] = Counter()
-        self.pauses: deque[tuple[History, str]] = deque(maxlen=1000)
+        self.pauses: deque[Pause] = deque(maxlen=1000)
         self.asking = True
         """Users ask for things."""
         self.leaving = True
         """Tabs come and go; else they stay where they are."""
         self._http = http
+        self._seen: set[str] = set()
 
     @property
     def headers(self) -> Mapping[str, str]:
         cookies = self._http.cookies.jar
         return {"Cookie": "; ".join(f"{cookie.name}={cookie.value}" for cookie in cookies)}
 
-    async def post(self, path: str, body: Mapping[str, object]) -> tuple[int, Any]:
+    def note(self, pause: Pause) -> None:
+        """A tab saw it. Sometimes two people hear of one."""
+        if pause.id not in self._seen or self.random.random() < 0.1:
+            self._seen.add(pause.id)
+            self.pauses.append(pause)
+
+    async def post(self, path: str, body: Mapping[str, object]) -> tuple[int, Any, Said]:
         """At any server; status 0 where there was no answer."""
         url = f"{self.service.any(self.random).url}{path}"
         token = {"X-CSRFToken": self._http.cookies["csrftoken"]}
+        asked = time.monotonic()
         try:
             answer = await self._http.post(url, json=body, headers=token)
             self.counts[f"http {answer.status_code}"] += 1
-            return answer.status_code, answer.json()
+            return answer.status_code, answer.json(), Said(asked, time.monotonic())
         except (httpx.HTTPError, ValueError):
             self.counts["http none"] += 1
-            return 0, None
+            return 0, None, Said(asked, time.monotonic())
 
 
 class _Event(msgspec.Struct):
@@ -76,7 +92,20 @@ class _Hello(msgspec.Struct, rename="camel"):
     head_seq: int
 
 
+class _Call(msgspec.Struct):
+    id: str
+
+
+class _Extra(msgspec.Struct):
+    tool_calls: list[_Call] = msgspec.field(default_factory=list, name="toolCalls")
+
+
+class _Paused(msgspec.Struct):
+    extra: _Extra
+
+
 _message = msgspec.json.Decoder(_Message)
+_paused = msgspec.json.Decoder(_Paused)
 _hello = msgspec.json.Decoder(_Hello)
 
 
@@ -90,12 +119,20 @@ class Tab:
         """Cleared: it stays away."""
         self.here.set()
         self._crowd = crowd
+        self._server: Server | None = None
         self._websocket: ClientConnection | None = None
+        self._connected = self._leaves = 0.0
         self._unanswered = 0
 
     def go_away(self) -> None:
         self.here.clear()
         self._drop()
+
+    def look(self) -> None:
+        """Called again and again: leaves a server that is away, and also when it feels like it."""
+        left = self._crowd.leaving and time.monotonic() > self._leaves
+        if left or (self._server is not None and not self._server.up):
+            self._drop()
 
     async def run(self) -> None:
         """Connects again and again, for ever."""
@@ -113,8 +150,8 @@ class Tab:
         query = {"conv_id": self.history.conv_id}
         if self.place is not None and self.place.epoch:
             query["cursor"] = str(self.place)
-        began = time.monotonic()
-        stay = self._crowd.random.expovariate(1 / 5)
+        self._connected = time.monotonic()
+        self._leaves = self._connected + self._crowd.random.expovariate(1 / 5)
         async with connect(
             f"{server.url.replace('http', 'ws', 1)}/ws?{urlencode(query)}",
             additional_headers=self._crowd.headers,
@@ -126,34 +163,32 @@ class Tab:
             close_timeout=1,
             ping_interval=None,
         ) as websocket:
-            self._websocket = websocket
+            self._websocket, self._server = websocket, server
             self._unanswered = 0
             if "cursor" not in query:
                 self.place = None
             try:
-                while self.here.is_set() and server.up:
-                    if self._crowd.leaving and time.monotonic() > began + stay:
-                        break
-                    with suppress(TimeoutError):
-                        async with asyncio.timeout(1):
-                            text = await websocket.recv()
-                        await self._read(str(text))
+                async for text in websocket:
+                    await self._read(str(text))
             finally:
                 self._drop()
 
     def _drop(self) -> None:
         """Without a word, as a network is lost."""
-        if self._websocket is not None:
-            self._websocket.transport.abort()
-            self._websocket = None
+        websocket, self._websocket, self._server = self._websocket, None, None
+        if websocket is not None:
+            websocket.transport.abort()
 
     async def _read(self, text: str) -> None:
         crowd = self._crowd
         event = _message.decode(text).event
         if event.type == "ws.hello":
-            self._greeted(_hello.decode(event.data))
+            hello = _hello.decode(event.data)
+            if hello.resumed:
+                crowd.counts["resumes"] += 1
+                self.history.resumed(self.place, hello.epoch, self._connected)
         elif event.type == "timeline.snapshot":
-            self.place = self.history.snapshot(bytes(event.data))
+            self.place = self.history.snapshot(bytes(event.data), self._connected)
             crowd.counts["snapshots"] += 1
         elif event.seq:
             if self.place is None:
@@ -162,22 +197,25 @@ class Tab:
             self.place = self.history.frame(self.place, event.seq, event.stream_id, text)
             crowd.counts["frames"] += 1
             if event.type == "debugger.pause":
-                crowd.pauses.append((self.history, event.id))
+                calls = [call.id for call in _paused.decode(event.data).extra.tool_calls]
+                crowd.note(Pause(self.history, event.id, calls))
         self._unanswered += len(text)
         if self._unanswered > PONG_BYTES and self._websocket is not None:
             self._unanswered = 0
             seq = 0 if self.place is None else self.place.seq
             await self._websocket.send(f'{{"type":"ws.pong","seq":{seq}}}')
 
-    def _greeted(self, hello: _Hello) -> None:
-        if hello.resumed:
-            self._crowd.counts["resumes"] += 1
-            if self.place is None or hello.epoch != self.place.epoch:
-                self.history.wrong("resume", f"{self.place} was resumed in epoch {hello.epoch}")
+
+async def watch(tabs: Sequence[Tab]) -> None:
+    """Has them look about, for ever."""
+    while True:
+        await asyncio.sleep(0.1)
+        for tab in tabs:
+            tab.look()
 
 
 class User:
-    """Submits, repeats itself, cancels, decides pauses and takes prompts out of the queue."""
+    """Submits, repeats itself, cancels, decides pauses, switches step mode, takes prompts back."""
 
     def __init__(self, crowd: Crowd, histories: list[History]) -> None:
         self._crowd = crowd
@@ -190,11 +228,30 @@ class User:
             history = chance.choice(self._histories)
             key = str(uuid4())
             answer = await self._submit(history, key, self._request(history, key))
-            if answer is not None and chance.random() < 0.3:
+            if answer is not None and chance.random() < 0.2:
                 await asyncio.sleep(chance.random())
                 await self._change(history, key, answer)
             await self._decide()
+            if chance.random() < 0.1:
+                enabled = chance.random() < 0.3
+                body = {"conv_id": history.conv_id, "enabled": enabled}
+                await crowd.post("/api/debug/step-mode", body)
             await asyncio.sleep(chance.random() * 0.6)
+
+    async def settle(self) -> None:
+        """Step mode goes on or off everywhere. When nobody else asks for anything."""
+        await asyncio.gather(*(self._settle(history) for history in self._histories))
+
+    async def _settle(self, history: History) -> None:
+        crowd = self._crowd
+        enabled = crowd.random.random() < 0.3
+        body = {"conv_id": history.conv_id, "enabled": enabled}
+        for _ in range(SETTLE_TRIES):
+            status, _, said = await crowd.post("/api/debug/step-mode", body)
+            if status in (200, 404):  # 404: all was lost, and nobody has asked since
+                history.step_mode = (enabled, said) if status == 200 else None
+                return
+            await asyncio.sleep(0.2)
 
     async def leave_work(self) -> None:
         """Every conversation gets something that runs for seconds."""
@@ -213,9 +270,10 @@ class User:
     def _request(self, history: History, key: str) -> dict[str, object]:
         chance = self._crowd.random
         orders = Orders(
-            pieces=chance.randint(20, 120),
-            every=chance.choice((0.003, 0.01, 0.02)),
-            tool=chance.choice(("", "", "", "look", "act")),
+            pieces=chance.randint(20, 200),
+            every=chance.choice((0.002, 0.005, 0.01)),
+            tool=chance.choice(("", "", "look", "act")),
+            word=key,
         )
         return {
             "prompt": orders.encode(),
@@ -232,10 +290,9 @@ class User:
         again = chance.random() < 0.3
         accepted: dict[str, Any] | None = None
         while True:
-            asked = time.monotonic()
-            status, answer = await crowd.post("/chat", request)
+            status, answer, said = await crowd.post("/chat", request)
             if status in (200, 202):
-                self._accepted(history, key, asked, answer)
+                self._accepted(history, key, said, answer)
                 if accepted is not None or not again:
                     return dict(answer)
                 accepted = answer
@@ -244,36 +301,34 @@ class User:
                     return accepted
                 await asyncio.sleep(0.2)
             elif status in (409, 429):
-                if accepted is not None and asked > history.lost_at:
+                if accepted is not None and not history.forgiven(history.prompts[key].said):
                     history.wrong("key", f"{key} was accepted, and then got {status}")
                 return None
             else:
                 history.wrong("http", f"/chat answered {status}: {answer}")
                 return None
 
-    def _accepted(self, history: History, key: str, asked: float, answer: dict[str, Any]) -> None:
-        # Asked, not answered: what was lost since is forgiven.
+    def _accepted(self, history: History, key: str, said: Said, answer: dict[str, Any]) -> None:
         inference_id = answer.get("inference_id", "")
         before = history.prompts.get(key)
-        if before is None or before.given < history.lost_at:
-            history.prompts[key] = Promise(asked, inference_id)
+        if before is None or history.forgiven(before.said):
+            history.prompts[key] = Promise(said, inference_id)
         elif before.inference_id != inference_id:
             history.wrong("key", f"{key} got {before.inference_id!r} and {inference_id!r}")
 
     async def _change(self, history: History, key: str, answer: dict[str, Any]) -> None:
         """Cancels what runs, or takes back what waits."""
         crowd = self._crowd
-        asked = time.monotonic()
         if (inference_id := answer.get("inference_id")) is not None:
             body = {"conv_id": history.conv_id, "inference_id": inference_id}
-            status, _ = await crowd.post("/api/chat/cancel", body)
+            status, _, said = await crowd.post("/api/chat/cancel", body)
             if status == 200:
-                history.cancels[inference_id] = asked
+                history.cancels[inference_id] = said
         else:
             body = {"conv_id": history.conv_id, "idempotency_key": key}
-            status, _ = await crowd.post("/api/chat/queue/remove", body)
+            status, _, said = await crowd.post("/api/chat/queue/remove", body)
             if status == 200 and key in history.prompts:
-                history.prompts[key].removed = True
+                history.prompts[key].removed = said
             elif status in (0, 503):
                 # Nobody knows whether it was.
                 history.prompts.pop(key, None)
@@ -281,12 +336,33 @@ class User:
     async def _decide(self) -> None:
         crowd = self._crowd
         while crowd.pauses:
-            history, pause_id = crowd.pauses.popleft()
-            decision = crowd.random.choice(("continue", "continue", "skip", "abort"))
-            asked = time.monotonic()
-            body = {"conv_id": history.conv_id, "pause_id": pause_id, "decision": decision}
-            status, _ = await crowd.post("/api/debug/continue", body)
-            if status == 200:
-                told = history.decisions.setdefault(pause_id, (decision, asked))
-                if told[0] != decision and told[1] > history.lost_at:
-                    history.wrong("decision", f"{pause_id} was decided {told[0]} and {decision}")
+            history, pause_id, calls = crowd.pauses.popleft()
+            decision = crowd.random.choice(DECISIONS if calls else DECISIONS_AFTER)
+            body: dict[str, object] = {
+                "conv_id": history.conv_id,
+                "pause_id": pause_id,
+                "decision": decision,
+            }
+            if decision == "edit":
+                edits = {call: {"word": f"edited {uuid4()}"} for call in calls}
+                history.edits.setdefault(pause_id, []).append(edits)
+                body["edits"] = edits
+            status, answer, said = await crowd.post("/api/debug/continue", body)
+            if status in (200, 409):
+                crowd.counts[f"decided {answer['pause']['decision']}"] += 1
+                self._decided(history, pause_id, answer["pause"]["decision"], said)
+            elif status not in (0, 404, 503):
+                history.wrong("http", f"/api/debug/continue answered {status}: {answer}")
+
+    def _decided(self, history: History, pause_id: str, decision: str, said: Said) -> None:
+        """Who comes late is told how it was decided."""
+        before = history.decisions.get(pause_id)
+        if before is None or history.forgiven(before.said):
+            history.decisions[pause_id] = Decided(decision, said)
+        elif before.decision != decision:
+            history.wrong("decision", f"{pause_id} was decided {before.decision} and {decision}")
+
+
+DECISIONS = ("continue", "continue", "edit", "edit", "skip", "abort")
+DECISIONS_AFTER = ("continue", "continue", "abort")
+SETTLE_TRIES = 60

@@ -81,13 +81,24 @@ class Process(ABC):
                 self._process.send_signal(signal.SIGCONT)
         self.up = True
 
-    async def stop(self) -> None:
-        """Asks it to go, and kills it where it does not."""
+    def terminate(self) -> None:
+        """Asks it to go."""
         if self._process is not None and self._process.returncode is None:
             self._process.terminate()
-            with suppress(TimeoutError):
-                async with asyncio.timeout(STOP_SECONDS):
+
+    async def gone(self, seconds: float) -> bool:
+        """Whether it has gone by itself, after so long at most."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                if self._process is not None:
                     await self._process.wait()
+                return True
+        return False
+
+    async def stop(self) -> None:
+        """Asks it to go, and kills it where it does not."""
+        self.terminate()
+        await self.gone(STOP_SECONDS)
         await self.kill()
 
 

@@ -15,6 +15,8 @@ WEBCHAT = {
     "TOOLS": ["chaos.engine.look", "chaos.engine.act"],
     "PROFILES": [{"slug": "default", "tools": ["look", "act"]}],
     "APPROVAL_TIMEOUT": 2,
+    "STEP_TIMEOUT": 2,
+    "DRAIN_TIMEOUT": 1.5,
     "CANCEL_GRACE": 1,
     "QUEUE_LIMIT": 3,
     "LOG_WINDOW_FRAMES": int(os.environ.get("CHAOS_WINDOW", "1000000")),

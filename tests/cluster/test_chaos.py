@@ -6,14 +6,16 @@ import asyncio
 import json
 import sys
 from collections.abc import Callable
+from time import monotonic
 from typing import Any
 
 import pytest
 
-from chaos.history import End, Entry, History, Place, Promise, Violations
+from chaos.history import Decided, End, Entry, History, Place, Promise, Said, Violations
 from tests.live import ROOT
 
 EPOCH = 1_764_000_000_000
+THEN = Said(1.0, 2.0)
 
 
 class Scene:
@@ -29,7 +31,7 @@ class Scene:
             "inference.started", "i1", turnId="t", profile="default", model="m", idempotencyKey="k"
         )
         self.say("inference.finished", "i1", status="completed", durationMs=5)
-        self.history.prompts["k"] = Promise(1.0, "i1")
+        self.history.prompts["k"] = Promise(THEN, "i1")
 
     def say(self, kind: str, id: str, inference_id: str = "i1", **data: Any) -> None:
         """The log gets one more frame."""
@@ -55,7 +57,7 @@ class Scene:
 
     def judged(self, **other: Any) -> set[str]:
         last = self.entries[-1]
-        end = End(Place(EPOCH, last.seq, last.id), "", 0, self.entries)
+        end = End(Place(EPOCH, last.seq, last.id), "", 0, self.entries, step_mode=False)
         for name, value in other.items():
             setattr(end, name, value)
         self.history.check(end)
@@ -106,11 +108,11 @@ def prompt_twice(scene: Scene) -> None:
 
 
 def never_ran(scene: Scene) -> None:
-    scene.history.prompts["other"] = Promise(1.0)
+    scene.history.prompts["other"] = Promise(THEN)
 
 
 def not_cancelled(scene: Scene) -> None:
-    scene.history.cancels["i1"] = 1.0
+    scene.history.cancels["i1"] = THEN
 
 
 def new_epoch(scene: Scene) -> None:
@@ -120,7 +122,69 @@ def new_epoch(scene: Scene) -> None:
 def other_snapshot(scene: Scene) -> None:
     scene.see(*scene.entries)
     told = {"cursor": f"{EPOCH}.2.2-7", "epoch": EPOCH, "version": 2, "running": False}
-    scene.history.snapshot(json.dumps({**told, "entities": []}).encode())
+    scene.history.snapshot(json.dumps({**told, "entities": []}).encode(), connected=0)
+
+
+def no_end(scene: Scene) -> None:
+    scene.entries.pop()
+
+
+def call(scene: Scene, name: str, *ran: str, decision: str = "") -> None:
+    """The answer calls a tool with "a"; it is run for each of `ran`, after a pause if decided."""
+    last = scene.entries.pop()
+    scene.say("tool.start", "c1", name=name, input={"word": "a"})
+    if decision:
+        shown = {"id": "c1", "name": name, "input": {"word": "a"}, "needsApproval": True}
+        told: dict[str, Any] = {
+            "phase": "after_inference",
+            "summary": "",
+            "deadlineMs": 1,
+            "onTimeout": "deny",
+        }
+        scene.say("debugger.pause", "p1", pauseId="p1", extra={"toolCalls": [shown]}, **told)
+        scene.say("debugger.resumed", "p1", pauseId="p1", decision=decision, by="visitor")
+    for word in ran:
+        scene.say("tool.delta", "c1", patch={"exec": True, "input": {"word": word}})
+    scene.say("tool.done", "c1", status="success")
+    assert '"inference.finished"' in last.text
+    scene.say("inference.finished", "i1", status="completed", durationMs=5)
+
+
+def ran_twice(scene: Scene) -> None:
+    call(scene, "look", "a", "a")
+
+
+def ran_otherwise(scene: Scene) -> None:
+    call(scene, "look", "b")
+
+
+def ran_unasked(scene: Scene) -> None:
+    call(scene, "act", "a")
+
+
+def ran_as_it_was_before_an_edit(scene: Scene) -> None:
+    scene.history.edits["p1"] = [{"c1": {"word": "b"}}]
+    call(scene, "act", "a", decision="edit")
+
+
+def decided_otherwise(scene: Scene) -> None:
+    scene.history.decisions["p1"] = Decided("skip", THEN)
+    call(scene, "act", decision="continue")
+
+
+def step_mode_forgotten(scene: Scene) -> None:
+    scene.history.step_mode = (True, THEN)
+
+
+def epoch_after_all_was_lost(scene: Scene) -> None:
+    scene.see(*scene.entries)
+    scene.history.losing(since=0)
+    scene.history.lost()
+
+
+def resumed_after_all_was_lost(scene: Scene) -> None:
+    epoch_after_all_was_lost(scene)
+    scene.history.resumed(Place(EPOCH, 3, "3-7"), EPOCH, connected=monotonic() + 1)
 
 
 @pytest.mark.parametrize(
@@ -138,6 +202,15 @@ def other_snapshot(scene: Scene) -> None:
         (not_cancelled, "cancel"),
         (new_epoch, "epoch"),
         (other_snapshot, "fold"),
+        (no_end, "unended"),
+        (ran_twice, "ran"),
+        (ran_otherwise, "ran"),
+        (ran_unasked, "ran"),
+        (ran_as_it_was_before_an_edit, "ran"),
+        (decided_otherwise, "decision"),
+        (step_mode_forgotten, "step mode"),
+        (epoch_after_all_was_lost, "epoch"),
+        (resumed_after_all_was_lost, "epoch"),
     ],
 )
 def test_the_checker_notices(spoil: Callable[[Scene], None], kind: str):
@@ -151,6 +224,38 @@ def test_the_checker_has_nothing_against_what_is_well():
     scene.see(*scene.entries)
     scene.see(*scene.entries)
     assert not scene.judged()
+
+
+def test_the_checker_has_nothing_against_an_edit_that_is_heeded():
+    scene = Scene()
+    scene.history.edits["p1"] = [{"c1": {"word": "b"}}]
+    scene.history.decisions["p1"] = Decided("edit", THEN)
+    call(scene, "act", "b", decision="edit")
+    assert not scene.judged()
+
+
+def test_what_redis_has_forgotten_is_forgiven_and_what_was_said_before_is_not():
+    scene = Scene()
+    scene.history.prompts["before"] = Promise(THEN)
+    scene.history.prompts["meanwhile"] = Promise(Said(monotonic(), monotonic() + 60))
+    scene.history.losing(since=monotonic())
+    scene.history.lost()
+    assert scene.judged() == {"promise"}
+    assert len(scene.violations.told) == 1
+    assert "before" in scene.violations.told[0]
+
+
+def test_what_was_trimmed_is_judged_as_clients_saw_it():
+    scene = Scene()
+    scene.see(*scene.entries)
+    assert not scene.judged(entries=scene.entries[2:])
+    assert scene.history.judged
+
+
+def test_what_was_trimmed_and_nobody_saw_is_not_judged():
+    scene = Scene()
+    assert not scene.judged(entries=scene.entries[2:])
+    assert not scene.history.judged
 
 
 def test_the_checker_notices_what_still_runs():
@@ -169,7 +274,7 @@ def test_nothing_is_lost_while_every_server_lives():
 @pytest.mark.timeout(300)
 async def test_servers_are_killed_and_stopped_and_nobody_sees_a_wrong_frame():
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "chaos", "--nemesis", "stop,kill", "--seconds", "4"),
+        *(sys.executable, "-m", "chaos", "--nemesis", "stop,kill,drain", "--seconds", "6"),
         *("--loss", "0.5", "--conversations", "3", "--tabs", "3"),
         cwd=ROOT,
         stdout=asyncio.subprocess.PIPE,
