@@ -7,7 +7,6 @@ a few seconds later.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
 from collections import Counter
@@ -49,17 +48,14 @@ class SharedLimits(Limits):
 
     async def take_prompt(self, owner: str, address: str) -> None:
         by_limit = self._prompt_limits(owner, address)
-        for name, bound, who in by_limit:
-            item = RateLimitItemPerMinute(bound)
-            if not await reached(self._shared.test(item, name, who)):
-                stats = await reached(self._shared.get_window_stats(item, name, who))
-                raise self._limited(name, bound, max(1, ceil(stats.reset_time - time.time())))
-        await asyncio.gather(
-            *(
-                reached(self._shared.hit(RateLimitItemPerMinute(bound), name, who))
-                for name, bound, who in by_limit
-            )
-        )
+        # Looked at first, so that what is refused is not counted; counting decides, for others
+        # count at the same time.
+        for take in (self._shared.test, self._shared.hit):
+            for name, bound, who in by_limit:
+                item = RateLimitItemPerMinute(bound)
+                if not await reached(take(item, name, who)):
+                    stats = await reached(self._shared.get_window_stats(item, name, who))
+                    raise self._limited(name, bound, max(1, ceil(stats.reset_time - time.time())))
 
     def _open(self, name: LimitName, who: str) -> int:
         return super()._open(name, who) + self._elsewhere[name, who]

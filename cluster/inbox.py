@@ -44,7 +44,7 @@ class Inbox:
         key = _key(process)
         told: Any = message
         try:
-            async with self._client.pipeline(transaction=False) as pipe:
+            async with self._client.pipeline(transaction=True) as pipe:
                 pipe.xadd(key, told, maxlen=KEPT, approximate=True)
                 pipe.expire(key, KEPT_SECONDS)
                 await pipe.execute()

@@ -91,6 +91,7 @@ class Presence:
             for topic, value in said.items():
                 pipe.set(_key(topic, self._process), value, ex=LASTS_SECONDS)
             pipe.sadd(PROCESSES, self._process)
+            pipe.expire(PROCESSES, 2 * LASTS_SECONDS)
             await pipe.execute()
 
 

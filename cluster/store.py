@@ -105,6 +105,15 @@ class Extra(NamedTuple):
 NOTHING = Extra()
 
 
+class KeptKey(NamedTuple):
+    """What an idempotency key was first used for; `answer` once there is one, else empty."""
+
+    new: bool
+    request: str
+    conv_id: str
+    answer: str
+
+
 class Answer(NamedTuple):
     """`refusal` None: done. `mail` is the last mail's id, empty where there is none."""
 
@@ -113,12 +122,14 @@ class Answer(NamedTuple):
 
 
 class Bounds(NamedTuple):
-    """How much of a log is kept, and for how long a conversation nobody uses. Milliseconds."""
+    """How much is kept of a log, of a conversation nobody uses, and of one owner's keys."""
 
     frames: int
     bytes: int
     age_ms: int
     ttl_seconds: int
+    keys: int = 10_000
+    key_seconds: int = 24 * 3600
 
 
 class Keys:
@@ -135,6 +146,11 @@ class Keys:
         self.turns = f"{stem}:turns"
         self.mail = f"{stem}:mail"
 
+    @property
+    def all(self) -> list[str]:
+        """In the order in which scripts have them."""
+        return [self.meta, self.log, self.snap, self.record, self.turns, self.mail]
+
 
 class RedisStore:
     """The verbs on one Redis. `client` must not decode answers; it may be shared.
@@ -145,7 +161,18 @@ class RedisStore:
     def __init__(self, client: Redis, *, bounds: Bounds) -> None:
         self.client = client
         self._bounds = bounds
-        verbs = ("claim", "append", "renew", "release", "read", "fold", "hint", "due")
+        verbs = (
+            "claim",
+            "append",
+            "renew",
+            "release",
+            "read",
+            "fold",
+            "hint",
+            "due",
+            "reserve",
+            "answered",
+        )
         self._scripts = {verb: client.register_script(_source(verb)) for verb in verbs}
         self._writes = Together(client, most=64, trips=2)
         # Fewer at once: an answer may be a page of frames.
@@ -158,11 +185,10 @@ class RedisStore:
 
         With `diverged_epoch` the log goes on in a new epoch where it is still in that one.
         """
-        keys = Keys(conv_id)
         found = await self._writes.run(
             self._scripts["claim"],
-            (keys.meta, keys.log, keys.snap),
-            (process, ttl_ms, diverged_epoch),
+            Keys(conv_id).all,
+            (process, ttl_ms, diverged_epoch, self._bounds.ttl_seconds),
         )
         status, owner, remaining, *rest = found
         fence, epoch, head, head_id, snap, active, queued, size = rest
@@ -184,7 +210,6 @@ class RedisStore:
         self, conv_id: str, process: str, claim: Claim, batch: Batch, *, ttl_ms: int, now_ms: int
     ) -> Answer:
         """Writes the batch and renews the lease, all or nothing."""
-        keys = Keys(conv_id)
         bounds = self._bounds
         args: list[Any] = [
             process,
@@ -208,20 +233,15 @@ class RedisStore:
         ]
         for entry in batch.entries:
             args += entry
-        status, mail = await self._writes.run(
-            self._scripts["append"],
-            (keys.meta, keys.log, keys.snap, keys.record, keys.turns, keys.mail),
-            args,
-        )
+        status, mail = await self._writes.run(self._scripts["append"], Keys(conv_id).all, args)
         return Answer(_refusal(status), _text(mail))
 
     async def renew(self, conv_id: str, process: str, claim: Claim, *, ttl_ms: int) -> Answer:
-        """Lengthens the lease."""
-        keys = Keys(conv_id)
+        """Lengthens the lease. What is owned is used: nothing of it grows old."""
         status, mail = await self._writes.run(
             self._scripts["renew"],
-            (keys.meta, keys.mail),
-            (process, claim.fence, claim.epoch, ttl_ms),
+            Keys(conv_id).all,
+            (process, claim.fence, claim.epoch, ttl_ms, self._bounds.ttl_seconds),
         )
         return Answer(_refusal(status), _text(mail))
 
@@ -278,10 +298,11 @@ class RedisStore:
 
     async def post(self, conv_id: str, command: bytes) -> str:
         """Leaves mail for whoever owns the conversation; its id."""
-        id: Any = await self.client.xadd(
-            Keys(conv_id).mail, {"c": command}, maxlen=MAIL_MAX, approximate=True
-        )
-        await self.client.expire(Keys(conv_id).mail, self._bounds.ttl_seconds)
+        key = Keys(conv_id).mail
+        async with self.client.pipeline(transaction=True) as pipe:
+            pipe.xadd(key, {"c": command}, maxlen=MAIL_MAX, approximate=True)
+            pipe.expire(key, self._bounds.ttl_seconds)
+            id, _ = await pipe.execute()
         return _text(id)
 
     async def mail(self, conv_id: str, *, after: str) -> Sequence[tuple[str, bytes]]:
@@ -291,21 +312,34 @@ class RedisStore:
         )
         return [(_text(id), fields[b"c"]) for id, fields in found]
 
-    async def reserve_key(
-        self, owner: str, key: str, request: str, conv_id: str
-    ) -> tuple[bool, str, str]:
-        """Whether the key is new; the request and the conversation that it was first used for."""
-        name = f"{NAMESPACE}:keys:{owner}"
-        async with self.client.pipeline(transaction=True) as pipe:
-            pipe.hsetnx(name, key, f"{request} {conv_id}")
-            pipe.hget(name, key)
-            pipe.expire(name, self._bounds.ttl_seconds)
-            new, found, _ = await pipe.execute()
-        first_request, _, first_conv = _text(found).partition(" ")
-        return bool(new), first_request, first_conv
+    async def reserve_key(self, owner: str, key: str, request: str, conv_id: str) -> KeptKey:
+        """Keeps what a key is first used for; or tells what it was."""
+        new, found = await self._scripts["reserve"](
+            keys=_owner_keys(owner),
+            args=[
+                key,
+                f"{request} {conv_id} ",
+                self._bounds.keys,
+                self._bounds.key_seconds * 1000,
+            ],
+        )
+        first_request, first_conv, answer = _text(found).split(" ", 2)
+        return KeptKey(bool(new), first_request, first_conv, answer)
+
+    async def answer_key(
+        self, owner: str, key: str, request: str, conv_id: str, answer: str
+    ) -> None:
+        """Keeps what was answered with the key, for as long as the key is kept."""
+        await self._scripts["answered"](
+            keys=_owner_keys(owner)[:1], args=[key, f"{request} {conv_id} {answer}"]
+        )
 
     async def forget_key(self, owner: str, key: str) -> None:
-        await _awaited(self.client.hdel(f"{NAMESPACE}:keys:{owner}", key))
+        values, ages = _owner_keys(owner)
+        async with self.client.pipeline(transaction=True) as pipe:
+            pipe.hdel(values, key)
+            pipe.zrem(ages, key)
+            await pipe.execute()
 
     async def note_owner(self, owner: str, conv_id: str, at_ms: int) -> None:
         """Lists the conversation among its owner's."""
@@ -323,17 +357,26 @@ class RedisStore:
 
     async def transfer(self, old_owner: str, new_owner: str) -> None:
         """Gives the list and the keys of one owner to another, who keeps its own where both are."""
-        keys: Any = await _awaited(self.client.hgetall(f"{NAMESPACE}:keys:{old_owner}"))
+        (values, ages), (new_values, new_ages) = _owner_keys(old_owner), _owner_keys(new_owner)
         async with self.client.pipeline(transaction=True) as pipe:
-            for key, value in keys.items():
-                pipe.hsetnx(f"{NAMESPACE}:keys:{new_owner}", key, value)
-            pipe.expire(f"{NAMESPACE}:keys:{new_owner}", self._bounds.ttl_seconds)
-            pipe.delete(f"{NAMESPACE}:keys:{old_owner}", f"{NAMESPACE}:owner:{old_owner}")
+            pipe.hgetall(values)
+            pipe.zrange(ages, 0, -1, withscores=True)
+            kept, times = await pipe.execute()
+        async with self.client.pipeline(transaction=True) as pipe:
+            for key, value in kept.items():
+                pipe.hsetnx(new_values, key, value)
+            for key, at_ms in times:
+                pipe.zadd(new_ages, {key: at_ms}, nx=True)
+            for name in (new_values, new_ages):
+                pipe.expire(name, self._bounds.key_seconds)
+            pipe.delete(values, ages, f"{NAMESPACE}:owner:{old_owner}")
             await pipe.execute()
 
     async def note_leases(self, conv_ids: Sequence[str], *, ttl_ms: int) -> None:
         """Notes for every process's reaper when these leases end. A hint: `claim` decides."""
-        await self._scripts["hint"](keys=[LEASES], args=[ttl_ms, *conv_ids])
+        await self._scripts["hint"](
+            keys=[LEASES], args=[self._bounds.ttl_seconds, ttl_ms, *conv_ids]
+        )
 
     async def forget_lease(self, conv_id: str) -> None:
         await self.client.zrem(LEASES, conv_id)
@@ -354,9 +397,9 @@ _REFUSALS: dict[bytes, Refusal] = {
 }
 
 
-async def _awaited(answer: Any) -> Any:
-    """What redis-py's types leave open: the asyncio client's answers are awaitable."""
-    return await answer
+def _owner_keys(owner: str) -> list[str]:
+    """The idempotency keys of an owner: what they stand for, and since when."""
+    return [f"{NAMESPACE}:keys:{owner}", f"{NAMESPACE}:keys-at:{owner}"]
 
 
 def _source(verb: str) -> str:

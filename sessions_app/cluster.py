@@ -44,6 +44,8 @@ from .values import (
 
 logger = logging.getLogger(__name__)
 
+GIVEN_AT_ONCE = 32
+"""Conversations of an owner that are given to another at one time."""
 ASK_SECONDS = 1.0
 """How often the owner is told again of mail that it has not answered."""
 STORE_DOWN = "the conversations cannot be reached just now; try again in a few seconds"
@@ -156,13 +158,16 @@ class ClusterSessions:
         request = replace(request, idempotency_key=request.idempotency_key or str(uuid4()))
         assert request.idempotency_key is not None
         key, name = request.idempotency_key, request_name(request)
-        new, first_name, conv_id = await _reached(
+        kept = await _reached(
             self._store.reserve_key(request.owner, key, name, request.conv_id or str(uuid4()))
         )
-        if first_name != name:
+        new, conv_id = kept.new, kept.conv_id
+        if kept.request != name:
             raise KeyReused(
                 "this idempotency key was used for another request; mint a new one for each prompt"
             )
+        if kept.answer:
+            return msgspec.json.decode(kept.answer, type=SubmitAnswer).submitted, True
         if new:
             try:
                 self.manager.refuse_when_closing()
@@ -182,9 +187,9 @@ class ClusterSessions:
                 await self._forget_key(request.owner, key)
             raise
         await self._note_owner(request.owner, conv_id)
-        submitted = answer.started or answer.queued
-        assert submitted is not None
-        return submitted, answer.replayed
+        text = msgspec.json.encode(answer).decode()
+        await _reached(self._store.answer_key(request.owner, key, name, conv_id, text))
+        return answer.submitted, answer.replayed
 
     async def cancel(
         self, conv_id: str, *, inference_id: str | None = None, queue: bool = False
@@ -237,15 +242,20 @@ class ClusterSessions:
 
     async def transfer(self, old_owner: str, new_owner: str) -> tuple[str, ...]:
         ids = await _reached(self._store.owned(old_owner))
-        moved = []
-        for conv_id in ids:
-            given = commands.GiveTo(old_owner=old_owner, new_owner=new_owner)
-            if await self._ask(conv_id, given):
-                moved.append(conv_id)
-                await self._note_owner(new_owner, conv_id)
+        given = commands.GiveTo(old_owner=old_owner, new_owner=new_owner)
+        at_once = asyncio.Semaphore(GIVEN_AT_ONCE)
+
+        async def give(conv_id: str) -> bool:
+            async with at_once:
+                moved: bool = await self._ask(conv_id, given)
+                if moved:
+                    await self._note_owner(new_owner, conv_id)
+                return moved
+
+        moved = await asyncio.gather(*(give(conv_id) for conv_id in ids))
         await _reached(self._store.transfer(old_owner, new_owner))
         await self.manager.transfer(old_owner, new_owner)
-        return tuple(moved)
+        return tuple(conv_id for conv_id, went in zip(ids, moved, strict=True) if went)
 
     async def live(self) -> tuple[LiveSession, ...]:
         found: tuple[LiveSession, ...] = await _reached(self._listing.live())
@@ -283,7 +293,7 @@ class ClusterSessions:
             await _reached(self._store.post(conv_id, msgspec.json.encode(mail)))
             async with asyncio.timeout(self._seconds * 3):
                 while not answer.done():
-                    wait = await self._find_owner(conv_id)
+                    wait = await self._find_owner(conv_id, mail.id)
                     await asyncio.wait({answer}, timeout=wait)
             reply = msgspec.json.decode(answer.result(), type=Reply)
         except TimeoutError:
@@ -294,7 +304,7 @@ class ClusterSessions:
             raise reply.refusal.raised()
         return msgspec.json.decode(reply.value, type=ANSWERS[type(command)])
 
-    async def _find_owner(self, conv_id: str) -> float:
+    async def _find_owner(self, conv_id: str, id: str) -> float:
         """Tells the owner of its mail, or becomes it; how long to wait until it is asked again."""
         if self.manager.closing and conv_id not in self.owned:
             return ASK_SECONDS  # it must not become the owner; whoever is or does will answer
@@ -305,14 +315,14 @@ class ClusterSessions:
             return 0.25
         if other is None:
             return ASK_SECONDS
-        await self._inbox.send(other.owner, {"mail": conv_id.encode()})
+        await self._inbox.send(other.owner, {"mail": conv_id.encode(), "id": id.encode()})
         return min(other.remaining_ms / 1000 + 0.05, ASK_SECONDS)
 
     def _heard(self, message: Mapping[bytes, bytes]) -> None:
         if b"reply" in message:
             self._resolve(message[b"id"].decode(), message[b"reply"])
         elif b"mail" in message:
-            self.owned.look(message[b"mail"].decode())
+            self.owned.asked(message[b"mail"].decode(), message.get(b"id", b"").decode())
 
     async def _answer(self, id: str, sender: str, reply: bytes) -> None:
         if sender == self._process:

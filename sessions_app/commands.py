@@ -16,6 +16,7 @@ from .values import (
     SessionDetail,
     SessionInfo,
     Started,
+    Submitted,
     Transcript,
 )
 
@@ -118,6 +119,12 @@ class SubmitAnswer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     replayed: bool
     started: Started | None = None
     queued: Queued | None = None
+
+    @property
+    def submitted(self) -> Submitted:
+        submitted = self.started or self.queued
+        assert submitted is not None
+        return submitted
 
 
 ANSWERS: Mapping[type[_Command], Any] = {

@@ -9,7 +9,7 @@ import asyncio
 import logging
 import random
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -81,7 +81,7 @@ class OwnedSessions:
         process: str,
         lease_seconds: float,
         now_ms: Callable[[], int],
-        answer: Callable[[str, str, bytes], Awaitable[None]],
+        answer: Callable[[str, str, bytes], Coroutine[Any, Any, None]],
         given_up: Callable[[LiveSession], None],
     ) -> None:
         self._store = store
@@ -98,6 +98,7 @@ class OwnedSessions:
         self._again: set[str] = set()
         self._adopting: dict[str, asyncio.Task[None]] = {}
         self._leaving: set[asyncio.Task[None]] = set()
+        self._answering: dict[str, asyncio.Task[None]] = {}
         self._reaper: asyncio.Task[None] | None = None
 
     def bind(self, manager: SessionManager, streams: SharedStreams) -> None:
@@ -160,7 +161,12 @@ class OwnedSessions:
         """Gives every session up, once the manager is closed."""
         for conv_id in tuple(self._owned):
             self.look(conv_id)
-        while busy := (*self._serving.values(), *self._leaving, *self._adopting.values()):
+        while busy := (
+            *self._serving.values(),
+            *self._leaving,
+            *self._adopting.values(),
+            *self._answering.values(),
+        ):
             await asyncio.wait(busy)
         await self.leases.aclose()
 
@@ -174,6 +180,20 @@ class OwnedSessions:
         task = asyncio.create_task(self._serve(conv_id), name=f"mail:{conv_id}")
         self._serving[conv_id] = task
         task.add_done_callback(lambda task: self._served(conv_id, task))
+
+    def asked(self, conv_id: str, id: str) -> None:
+        """As `look`, for a process that waits for the answer to its mail.
+
+        One that was given already is given again: it may have been lost on its way.
+        """
+        owned = self._owned.get(conv_id)
+        given = None if owned is None else owned.answers.get(id)
+        if given is None:
+            self.look(conv_id)
+        elif id not in self._answering:
+            task = asyncio.create_task(self._answer(id, *given), name=f"answer:{id}")
+            self._answering[id] = task
+            task.add_done_callback(lambda task: self._answering.pop(id))
 
     def _served(self, conv_id: str, task: asyncio.Task[None]) -> None:
         del self._serving[conv_id]

@@ -52,6 +52,7 @@ class Cluster:
                 bytes=window.bytes,
                 age_ms=round(window.seconds * 1000),
                 ttl_seconds=round(sessions.conversation_ttl),
+                key_seconds=round(sessions.idempotency_ttl),
             ),
         )
         self._wake: Callable[[str], None] = lambda conv_id: None

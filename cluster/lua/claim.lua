@@ -1,5 +1,5 @@
 -- Makes `process` the owner of a conversation, unless another's lease still runs.
--- KEYS meta log snap   ARGV process ttl_ms diverged_epoch
+-- KEYS meta log snap record turns mail   ARGV process ttl_ms diverged_epoch keep_seconds
 -- A log that went back behind what was written to it goes on in a new epoch; no old cursor holds.
 -- → {"OK"|"HELD", owner, remaining_ms, fence, epoch, head, head_id, snap_seq, active, queued, bytes}
 local t = redis.call('TIME')
@@ -29,4 +29,5 @@ if ARGV[3] == epoch then
   redis.call('HSET', KEYS[1], 'epoch', epoch)
 end
 redis.call('HSET', KEYS[1], 'owner', process, 'until', now + ttl, 'fence', fence)
+for i = 1, #KEYS do redis.call('EXPIRE', KEYS[i], ARGV[4]) end
 return {'OK', process, ttl, fence, epoch, m[5], m[6], m[7], m[8], m[9], m[10]}

@@ -53,6 +53,16 @@ async def test_prompts_are_bounded_over_all_processes(redis_url: str):
             await one.take_prompt("user:third", here)
 
 
+async def test_prompts_that_come_at_once_are_bounded_over_all_processes(redis_url: str):
+    anna, here = f"user:{uuid4()}", str(uuid4())
+    async with process(redis_url) as one, process(redis_url) as other:
+        taken = await asyncio.gather(
+            *(limits.take_prompt(anna, here) for limits in (one, other) * 4), return_exceptions=True
+        )
+    assert taken.count(None) == BOUNDS.prompts_user
+    assert all(isinstance(each, RateLimited) for each in taken if each is not None)
+
+
 async def test_sockets_are_bounded_over_all_processes_and_free_when_one_goes(redis_url: str):
     anna = f"user:{uuid4()}"
 
