@@ -24,7 +24,7 @@ SERVERS = ("daphne", "uvicorn", "uvicorn-redis")
 """Each kind of server; with `-redis` as one process of a service that has a Redis of its own."""
 METRICS_TOKEN = "a-token-that-only-scrapers-have"
 APPLICATION = "webchat_project.asgi:application"
-START_SECONDS = 60  # a loaded machine; importing a provider alone takes seconds
+START_SECONDS = 100  # a loaded machine; importing a provider alone takes seconds
 NO_LIMITS = {
     f"WEBCHAT_{limit}": "100000"
     for limit in (
@@ -94,15 +94,17 @@ class LiveServer:
         if self.process.returncode is None:
             with suppress(ProcessLookupError):
                 self.process.send_signal(signal.SIGTERM)
-            try:
-                async with asyncio.timeout(STOP_SECONDS):
-                    await self.process.wait()
-            except TimeoutError:
-                self.process.kill()
-                await self.process.wait()
-                raise
-        assert self.process.returncode is not None
-        return self.process.returncode
+        return await self.ended()
+
+    async def ended(self) -> int:
+        """Waits for one that ends by itself; returns the exit code. Kills what does not go."""
+        try:
+            async with asyncio.timeout(STOP_SECONDS):
+                return await self.process.wait()
+        except TimeoutError:
+            self.process.kill()
+            await self.process.wait()
+            raise TimeoutError(f"the server did not end in {STOP_SECONDS} s:\n{self.log}") from None
 
     def manage(self, *arguments: str) -> str:
         """Runs a management command on this server's database and returns what it printed."""

@@ -24,6 +24,7 @@ from tests.ports import free_port
 
 HOST = "127.0.0.1"
 START_SECONDS = 20
+STOP_SECONDS = 20
 WHERE = f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin"
 AROUND = """
 daemon off;
@@ -98,7 +99,12 @@ async def nginx(server_port: int, *, read_timeout: str) -> AsyncIterator[Proxy]:
         finally:
             if process.returncode is None:
                 process.terminate()
-            await process.wait()
+            try:
+                async with asyncio.timeout(STOP_SECONDS):
+                    await process.wait()
+            except TimeoutError:
+                process.kill()
+                raise
 
 
 async def _until_it_answers(process: asyncio.subprocess.Process, proxy: Proxy) -> None:

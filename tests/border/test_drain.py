@@ -10,7 +10,7 @@ from time import monotonic
 import pytest
 
 from tests.client import Visitor, visitor
-from tests.live import SERVERS, LiveServer, live_server
+from tests.live import SERVERS, START_SECONDS, LiveServer, live_server
 
 RESTARTING = 1012
 COMPLAINTS = ("Traceback", "was destroyed", "never awaited", "Segmentation fault", "took too long")
@@ -99,7 +99,8 @@ async def test_a_port_that_is_taken_is_said_in_words():
             *(sys.executable, "manage.py", "serve", "--port", str(server.port)),
             stderr=asyncio.subprocess.PIPE,
         )
-        _, said = await process.communicate()
+        async with asyncio.timeout(START_SECONDS):
+            _, said = await process.communicate()
 
     assert process.returncode == 1
     assert f"cannot listen on 127.0.0.1:{server.port}" in said.decode()
@@ -107,5 +108,5 @@ async def test_a_port_that_is_taken_is_said_in_words():
 
 
 async def ended_well(server: LiveServer) -> None:
-    assert await server.process.wait() == 0, server.log
+    assert await server.ended() == 0, server.log
     assert [word for word in COMPLAINTS if word in server.log] == [], server.log

@@ -153,5 +153,5 @@ async def test_a_restart_is_told_through_nginx_and_a_heart_that_is_slower_than_i
         assert end["data"]["status"] == "completed"
         assert (refused.status_code, refused.json()["code"]) == (503, "draining")
         assert int(refused.headers["Retry-After"]) > 0
-        await server.process.wait()
+        await server.ended()
         assert (await eric.http.get("/readyz")).status_code == 502

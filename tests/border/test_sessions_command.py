@@ -41,12 +41,19 @@ async def tail(
     """`sessions tail`, once it follows the conversation."""
     asked = ("sessions", "--url", server.url, *AS_ROOT, "tail", *arguments)
     process = await server.start_managing(*asked, stdout=stdout)
-    assert process.stderr is not None
-    assert b"following" in await line_of(process.stderr, patience=START_SECONDS)
-    yield process
-    if process.returncode is None:
-        process.kill()
-        await process.wait()
+    try:
+        assert process.stderr is not None
+        assert b"following" in await line_of(process.stderr, patience=START_SECONDS)
+        yield process
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+
+
+async def ended(process: asyncio.subprocess.Process) -> int:
+    async with asyncio.timeout(PATIENCE):
+        return await process.wait()
 
 
 async def line_of(stream: asyncio.StreamReader, *, patience: float = PATIENCE) -> bytes:
@@ -71,7 +78,7 @@ async def test_a_conversation_is_listed_followed_and_cancelled_and_no_log_in_is_
         seen = [json.loads(await line_of(following.stdout)) for _ in range(2 + len(frames))]
         assert log_ins(server.state) == before + 1
         following.send_signal(signal.SIGINT)
-        assert await following.wait() == 0
+        assert await ended(following) == 0
 
     assert seen == [*first[-2:], *frames]
     assert frames[-1]["data"]["status"] == "cancelled"
@@ -91,9 +98,9 @@ async def test_a_tail_that_is_told_to_go_or_has_no_reader_any_more_logs_out(
         os.close(write)
         os.close(read)
         told.terminate()
-        assert await told.wait() == 128 + signal.SIGTERM
+        assert await ended(told) == 128 + signal.SIGTERM
         await anna.hear("fail at once", conv)
-        assert await unread.wait() == 0
+        assert await ended(unread) == 0
         assert unread.stderr is not None
         assert await unread.stderr.read() == b""
 

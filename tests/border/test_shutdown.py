@@ -29,7 +29,7 @@ async def test_the_process_ends_by_itself_and_its_tabs_are_told_to_come_back(kin
             asked = monotonic()
             server.process.send_signal(signal.SIGTERM)
             ends = [await last_words(tab) for tab in sockets]
-        code = await server.process.wait()
+        code = await server.ended()
         took = monotonic() - asked
         log = server.log
 

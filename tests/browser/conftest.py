@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -23,6 +24,7 @@ ARGUMENTS = [
     "--disable-sync",
 ]
 
+CLOSE_SECONDS = 30.0
 OURS = ("http://127.0.0.1:", "data:")
 
 OpenChat: TypeAlias = Callable[..., Awaitable[Chat]]
@@ -42,7 +44,8 @@ async def browser() -> AsyncIterator[Browser]:
             executable_path=shutil.which("chromium"), args=ARGUMENTS
         )
         yield running
-        await running.close()
+        async with asyncio.timeout(CLOSE_SECONDS):
+            await running.close()
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
@@ -98,7 +101,8 @@ async def _context(browser: Browser, **options: Any) -> AsyncIterator[BrowserCon
     context.on("request", lambda request: asked.append(request.url))
     await context.add_init_script(WATCH)
     yield context
-    await context.close()
+    async with asyncio.timeout(CLOSE_SECONDS):
+        await context.close()
     foreign = [url for url in asked if not url.startswith(OURS)]
     assert not foreign, foreign
 
@@ -114,7 +118,8 @@ async def _watched(context: BrowserContext) -> AsyncIterator[Page]:
     yield page
     assert await page.evaluate("window.__pwned") is None
     assert not await page.evaluate("window.__violations ?? []")
-    await page.close()
+    async with asyncio.timeout(CLOSE_SECONDS):
+        await page.close()
     assert not troubles, troubles
 
 

@@ -23,7 +23,8 @@ async def test_what_blocks_the_loop_is_measured_and_told(caplog: pytest.LogCaptu
     probe.start()
     await asyncio.sleep(0)
     time.sleep(0.5)  # noqa: ASYNC251 - the very thing that is measured
-    await measured.wait()
+    async with asyncio.timeout(30):
+        await measured.wait()
     await probe.aclose()
     assert len(lags) == 1
     assert lags[0] >= 0.2

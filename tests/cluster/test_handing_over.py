@@ -14,7 +14,7 @@ import pytest_asyncio
 from redis.asyncio import Redis
 
 from cluster.store import Batch, Bounds, Keys, RedisStore, Written
-from tests.client import Visitor, visitor
+from tests.client import PATIENCE, Visitor, visitor
 from tests.cluster.test_two_servers import at
 from tests.live import LiveServer, live_server
 from tests.rules import broken_rules
@@ -52,7 +52,7 @@ async def test_a_server_that_goes_leaves_its_queue_to_another_at_once(
             ask = {"prompt": "what is this", "conv_id": conv}
             assert (await here.post("/chat", ask)).status_code == 202
             going.process.send_signal(signal.SIGTERM)
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(PATIENCE):
                 while True:
                     if (await anna.http.get("/readyz")).status_code == 503:
                         break
@@ -66,7 +66,7 @@ async def test_a_server_that_goes_leaves_its_queue_to_another_at_once(
                 ends.append(seen[-1]["data"]["status"])
         assert ends == ["cancelled", "completed", "completed"]
         assert not broken_rules([frame for frame in seen if "seq" in frame])
-        await going.process.wait()
+        await going.ended()
         assert "Traceback" not in going.log
 
 

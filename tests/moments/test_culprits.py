@@ -48,7 +48,8 @@ async def test_a_loop_that_a_tool_blocks_is_told_of_while_it_is_blocked(
     bench = Bench(model([call("look", "c1")], ["done"]), tools=[look])
     await bench.ask("hi")
     await bench.idle()
-    await measured.wait()
+    async with asyncio.timeout(30):
+        await measured.wait()
     await probe.aclose()
     assert ends(await bench.lawful()) == ["completed"]
     await bench.aclose()
@@ -89,7 +90,7 @@ async def test_a_thread_that_never_returns_is_told_of_and_its_inference_goes_on(
 
     @tool(timeout=0.1)
     def stuck() -> str:
-        release.wait(60)
+        release.wait(30)
         return "late"
 
     bench = Bench(model(["I look", call("stuck", "c1")], ["never mind"]), tools=[stuck])

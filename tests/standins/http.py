@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import TypeAlias
 
-PATIENCE = 5.0
+PATIENCE = 20.0
 """Seconds a test waits for something that takes milliseconds."""
 
 

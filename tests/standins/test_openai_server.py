@@ -8,7 +8,7 @@ from asyncio.subprocess import PIPE
 
 import httpx2
 
-from tests.standins.http import PATIENCE
+from tests.live import START_SECONDS
 
 
 async def test_as_a_process_it_prints_its_port_answers_and_lists_what_it_saw() -> None:
@@ -17,14 +17,14 @@ async def test_as_a_process_it_prints_its_port_answers_and_lists_what_it_saw() -
     )
     try:
         assert process.stdout is not None
-        async with asyncio.timeout(2 * PATIENCE):
+        async with asyncio.timeout(START_SECONDS):
             port = int(await process.stdout.readline())
         async with httpx2.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
             body = {"model": "do:length", "messages": [{"role": "user", "content": "hello"}]}
             answer = await client.post("/v1/chat/completions", json=body)
             seen = (await client.get("/exchanges")).json()
     finally:
-        process.terminate()
+        process.kill()
         await process.wait()
     assert '"finish_reason": "length"' in answer.text
     assert answer.text.endswith("data: [DONE]\n\n")

@@ -50,13 +50,15 @@ def test_processes_that_start_together_share_one_key(tmp_path: Path):
     with spawn.Manager() as manager:
         start, keys = manager.Barrier(4), manager.list()
         racers = [
-            spawn.Process(target=_race, args=(start, tmp_path, keys), name=f"racer-{number}")
+            spawn.Process(
+                target=_race, args=(start, tmp_path, keys), name=f"racer-{number}", daemon=True
+            )
             for number in range(4)
         ]
         for racer in racers:
             racer.start()
         for racer in racers:
-            racer.join()
+            racer.join(timeout=60)
 
         rounds = list(keys)
 
@@ -68,6 +70,6 @@ def _race(start, folder: Path, keys) -> None:
     """Ask for many keys, each at the same moment as the other processes."""
     mine = []
     for number in range(50):
-        start.wait()
+        start.wait(timeout=60)
         mine.append(secret_key(folder / str(number)))
     keys.append(mine)

@@ -37,11 +37,11 @@ def collector(monkeypatch) -> Iterator[Posts]:
         url = f"http://127.0.0.1:{server.server_port}"
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", url)
         monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-        thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
         thread.start()
         yield posts
         server.shutdown()
-        thread.join()
+        thread.join(timeout=30)
 
 
 @pytest.mark.parametrize("name", ["webchat", "the-support-desk"])

@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 from django.core.management import CommandError, call_command
 
@@ -43,7 +44,9 @@ class Spawned:
         while text not in self.text:
             assert time.monotonic() < end, f"no {text!r} in {self.text!r}"
             if select.select([self._process.stdout], [], [], 1)[0]:
-                self.text += os.read(self._process.stdout.fileno(), 65536).decode(errors="replace")
+                read = os.read(self._process.stdout.fileno(), 65536)
+                assert read, f"it ended; no {text!r} in {self.text!r}"
+                self.text += read.decode(errors="replace")
         self.text = self.text.partition(text)[2]
 
     def type(self, text: str) -> None:
@@ -52,26 +55,36 @@ class Spawned:
 
     def ended(self) -> int:
         """The exit code."""
+        return self._process.wait(timeout=PATIENCE)
+
+    def __enter__(self) -> Spawned:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Ends what a failed test left behind: the wrapper, and `manage.py chat` in it."""
+        if self._process.poll() is None:
+            for program in psutil.Process(self._process.pid).children(recursive=True):
+                program.kill()
+            self._process.kill()
         self._process.communicate(timeout=PATIENCE)
-        return self._process.returncode
 
 
 def test_a_talk_in_a_real_terminal_from_its_greeting_to_ctrl_c(tmp_path: Path):
-    spawned = Spawned("--profile", "agent", state=tmp_path)
-    spawned.shows("Agent\x1b[0m. Ctrl-C stops an answer, Ctrl-D leaves.")
-    spawned.shows("> ")
-    spawned.type("approve\n")
-    spawned.shows("[c]ontinue, [e]dit, [s]kip, [a]bort; denied in 300 s: ")
-    spawned.type("c\n")
-    spawned.shows("success: The note was left.")
-    spawned.shows("> ")
-    spawned.type("slow 60\n")
-    spawned.shows("Counting: 1")
-    spawned.type("\x03")
-    spawned.shows("[stopped]")
-    spawned.shows("> ")
-    spawned.type("\x03")
-    assert spawned.ended() == 0
+    with Spawned("--profile", "agent", state=tmp_path) as spawned:
+        spawned.shows("Agent\x1b[0m. Ctrl-C stops an answer, Ctrl-D leaves.")
+        spawned.shows("> ")
+        spawned.type("approve\n")
+        spawned.shows("[c]ontinue, [e]dit, [s]kip, [a]bort; denied in 300 s: ")
+        spawned.type("c\n")
+        spawned.shows("success: The note was left.")
+        spawned.shows("> ")
+        spawned.type("slow 60\n")
+        spawned.shows("Counting: 1")
+        spawned.type("\x03")
+        spawned.shows("[stopped]")
+        spawned.shows("> ")
+        spawned.type("\x03")
+        assert spawned.ended() == 0
 
 
 def test_an_unknown_profile_is_told_those_there_are():

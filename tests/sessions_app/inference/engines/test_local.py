@@ -176,7 +176,7 @@ async def test_cancelling_returns_at_once_and_stops_the_model(
     async with asyncio.timeout(PATIENCE):
         if prompt == "long":
             await heard.spoken.wait()
-        await asyncio.to_thread(server.asked.wait)
+        await asyncio.to_thread(server.asked.wait, PATIENCE)
     answer.cancel()
     async with asyncio.timeout(1):
         with pytest.raises(asyncio.CancelledError):
@@ -195,7 +195,7 @@ async def test_one_that_is_cancelled_while_it_waits_is_never_asked(
     server = packages.loaded[-1]
     first = asyncio.create_task(ask(engine, "long", Recorder()))
     async with asyncio.timeout(PATIENCE):
-        await asyncio.to_thread(server.asked.wait)
+        await asyncio.to_thread(server.asked.wait, PATIENCE)
     waiting = asyncio.create_task(ask(engine, "never", Recorder()))
     await asyncio.sleep(0)
     for task in (waiting, first):
