@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from itertools import islice
 from typing import Any
 
 from daphne.server import Server
@@ -12,13 +14,25 @@ from twisted.internet import reactor
 from ..wire import EXTENSION
 from .fair_share import MOST_WAITING, TURN_SECONDS, rest_after
 
+LOOK_SECONDS = 2.0
+"""Between two looks at who is to be pinged, or has said nothing for too long."""
+LOOKED_AFTER_AT_ONCE = 50
+"""Connections before others have their turn: pings to so many take some 2 ms."""
+
 
 class DaphneSocket(WebSocketProtocol):  # type: ignore[misc] # Daphne ships no types
     """Reads no frames while the application has not taken those before, and rests after many."""
 
+    CONFIG_ATTRS = ()  # see connectionMade
     maxMessagePayloadSize: int  # noqa: N815 - autobahn's name
     _began = 0.0
     _resting = False
+
+    def connectionMade(self) -> None:  # noqa: N802 - Twisted's name
+        # autobahn's own way words each option for a debug log as well: a fifth of a handshake.
+        for name in WebSocketProtocol.CONFIG_ATTRS:
+            setattr(self, name, getattr(self.factory, name))
+        super().connectionMade()
 
     def dataReceived(self, data: bytes) -> None:  # noqa: N802 - Twisted's name
         self._began = time.monotonic()
@@ -99,7 +113,21 @@ def _is_clear(transport: Any) -> bool:
 
 
 class DaphneServer(Server):  # type: ignore[misc] # Daphne ships no types
-    """Tells the application what its sockets can do."""
+    """Tells the application what its sockets can do, and looks after them a few at a time."""
+
+    def timeout_checker(self) -> None:
+        # Its own way looks after all of them in one go, and pings a crowd that came together so.
+        self._look_after(iter(tuple(self.connections)))
+
+    def _look_after(self, connections: Iterator[Any]) -> None:
+        some = tuple(islice(connections, LOOKED_AFTER_AT_ONCE))
+        for connection in some:
+            if connection in self.connections:
+                connection.check_timeouts()
+        if some:
+            reactor.callLater(0, self._look_after, connections)  # type: ignore[arg-type] # zope knows no self
+        else:
+            reactor.callLater(LOOK_SECONDS, self.timeout_checker)  # type: ignore[arg-type] # as above
 
     def create_application(self, protocol: Any, scope: dict[str, Any]) -> Any:
         if isinstance(protocol, DaphneSocket):
