@@ -218,14 +218,14 @@ class StreamCoordinator:
                 if isinstance(event, InferenceFinished):
                     event = _sayable(event)
                 frames = self._translator.translate(event, origin)
-                bodies = [encode_body(frame) for frame in frames]
+                told = [(frame, encode_body(frame)) for frame in frames]
             except Exception:
                 # A bug in one event must not end the conversation; the rest goes on.
                 logger.exception("event %s could not be made a frame", type(event).__name__)
                 self._counts.drops["unwritable"] += 1
                 continue
             name = type(event).__name__
-            for frame, body in zip(frames, bodies, strict=True):
+            for frame, body in told:
                 seq += 1
                 id = stream_id(seq)
                 text = envelope(body, seq, id)

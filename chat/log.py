@@ -181,6 +181,7 @@ class MemoryFrameLog:
         pass
 
     async def read(self, after: Cursor, *, limit: int) -> Sequence[Entry] | Gap:
+        self._trim()
         return self._read(after, limit)
 
     def read_now(self, after: Cursor, *, limit: int) -> Sequence[Entry] | Gap | None:
@@ -193,12 +194,13 @@ class MemoryFrameLog:
             return Gap("epoch")
         if after.seq > self._seq:
             return Gap("ahead")
-        self._trim()
         behind = self._seq - after.seq
         if behind > len(self._entries):
             return Gap("window")
         if behind == 0:
             return ()
+        if behind == 1:  # nearly always, where somebody follows
+            return (self._entries[-1],)
         if behind <= limit:  # from the end: a deque is walked to its middle
             return tuple(islice(reversed(self._entries), behind))[::-1]
         start = len(self._entries) - behind

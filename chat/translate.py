@@ -106,6 +106,8 @@ class Translator:
             self._cause = _Cause(origin)
         if type(event) is events.TextDelta:  # nearly all of them, and the shortest way
             told = self._delta(event.text, self._cause, thinking=False)
+            if len(told) == 1:  # more of a segment that is known
+                return told
         else:
             told = self._translate(event, self._cause)
         for frame in told:
@@ -264,7 +266,14 @@ class Translator:
         kind = frames.ThinkingDelta if thinking else frames.LlmDelta
         for piece in (text,) if len(text) <= DELTA_MAX_CHARS else _cut(text):
             data = frames.DeltaData(delta=piece, offset=segment.length)
-            out.append(kind(id=segment.id, data=data, **cause.ids))
+            out.append(
+                kind(
+                    id=segment.id,
+                    data=data,
+                    inference_id=cause.inference_id,
+                    turn_id=cause.turn_id,
+                )
+            )
             segment.parts.append(piece)
             segment.length += len(piece)
         return out
@@ -375,16 +384,14 @@ def _cut(text: str) -> Iterator[str]:
 class _Cause:
     """The ids that every frame of an inference carries."""
 
-    __slots__ = ("ids", "origin", "retold")
+    __slots__ = ("ids", "inference_id", "origin", "retold", "turn_id")
 
     def __init__(self, origin: Origin | None) -> None:
         self.origin = origin
         self.retold = origin is not None and origin.retold
-        self.ids: dict[str, str] = (
-            {}
-            if origin is None
-            else {"inference_id": origin.inference_id, "turn_id": origin.turn_id}
-        )
+        self.inference_id = None if origin is None else origin.inference_id
+        self.turn_id = None if origin is None else origin.turn_id
+        self.ids = {"inference_id": self.inference_id, "turn_id": self.turn_id}
 
 
 def _start(segment: _Segment, model: str, cause: _Cause) -> StreamFrame:

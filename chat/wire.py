@@ -8,6 +8,7 @@ ASGI says.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from struct import Struct
 from typing import Any, TypeAlias
 
 from .log import Entry
@@ -18,6 +19,7 @@ Write: TypeAlias = Callable[[bytes], bool]
 """Puts whole messages on the wire now. False: it takes none now, `send` them. Never waits."""
 
 _TEXT = 0x81  # final, unmasked, as RFC 6455 has it from a server
+_SHORT, _LONG, _HUGE = Struct("!BB").pack, Struct("!BBH").pack, Struct("!BBQ").pack
 
 
 def message(text: str) -> bytes:
@@ -25,10 +27,10 @@ def message(text: str) -> bytes:
     payload = text.encode()
     size = len(payload)
     if size < 126:
-        return b"%c%c%b" % (_TEXT, size, payload)
+        return _SHORT(_TEXT, size) + payload
     if size < 65536:
-        return b"%c\x7e%b%b" % (_TEXT, size.to_bytes(2, "big"), payload)
-    return b"%c\x7f%b%b" % (_TEXT, size.to_bytes(8, "big"), payload)
+        return _LONG(_TEXT, 126, size) + payload
+    return _HUGE(_TEXT, 127, size) + payload
 
 
 class Wire:
@@ -43,7 +45,12 @@ class Wire:
     def bytes(self) -> bytes:
         made = self._bytes
         if made is None:
-            made = self._bytes = b"".join([message(entry.text) for entry in self._entries])
+            entries = self._entries
+            if len(entries) == 1:
+                made = message(entries[0].text)
+            else:
+                made = b"".join([message(entry.text) for entry in entries])
+            self._bytes = made
         return made
 
 
