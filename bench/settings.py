@@ -1,7 +1,7 @@
 """Our settings with the engine of the bench. What one visitor may do is raised here alone."""
 
 from webchat_project.settings import *  # noqa: F403 - a settings module is all its names
-from webchat_project.settings import WEBCHAT
+from webchat_project.settings import LOGGING, WEBCHAT
 
 WEBCHAT = {
     **WEBCHAT,
@@ -14,4 +14,4 @@ WEBCHAT = {
     "MESSAGES_PER_SOCKET": 1_000_000,
     "MESSAGES_BURST": 1_000_000,
 }
-LOG_LEVEL = "WARNING"
+LOGGING["root"]["level"] = "WARNING"
