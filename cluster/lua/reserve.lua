@@ -10,11 +10,11 @@ local function forget(old)
   end
 end
 forget(redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', now - ttl))
-local new = redis.call('HSETNX', KEYS[1], key, ARGV[2])
-if new == 1 then
-  redis.call('ZADD', KEYS[2], now, key)
-  forget(redis.call('ZRANGE', KEYS[2], 0, -most - 1))
-  redis.call('PEXPIRE', KEYS[1], ttl)
-  redis.call('PEXPIRE', KEYS[2], ttl)
-end
-return {new, redis.call('HGET', KEYS[1], key)}
+local known = redis.call('HGET', KEYS[1], key)
+if known then return {0, known} end
+forget(redis.call('ZRANGE', KEYS[2], 0, -most))
+redis.call('HSET', KEYS[1], key, ARGV[2])
+redis.call('ZADD', KEYS[2], now, key)
+redis.call('PEXPIRE', KEYS[1], ttl)
+redis.call('PEXPIRE', KEYS[2], ttl)
+return {1, ARGV[2]}
