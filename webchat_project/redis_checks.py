@@ -21,6 +21,10 @@ OLDEST = (6, 2)
 
 ASK_SECONDS = 1.0
 EXAMPLE = "redis://[[user]:password@]host:6379/0, or rediss:// for TLS"
+OF_SENTINEL = (
+    "Of Redises under Sentinel, name one address that follows the primary: a virtual one, or a "
+    "proxy's; see docs/cluster.md."
+)
 
 
 @register
@@ -44,7 +48,7 @@ def check_redis(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[
         return [
             Error(
                 f"REDIS_URL is no URL of a Redis: {error}",
-                hint=f"Expected {EXAMPLE}; leave it out for one process alone.",
+                hint=f"Expected {EXAMPLE}; leave it out for one process alone. {OF_SENTINEL}",
                 id="webchat_project.E003",
             )
         ]
@@ -86,6 +90,13 @@ def findings(info: Mapping[str, Any]) -> Iterator[CheckMessage]:
             hint="Use a single Redis with a replica; see docs/cluster.md.",
             id="webchat_project.E006",
         )
+    if "sentinel_masters" in info:
+        yield Error(
+            "REDIS_URL leads to a Sentinel, which keeps nothing.",
+            hint=OF_SENTINEL,
+            id="webchat_project.E007",
+        )
+        return
     policy = str(info.get("maxmemory_policy", "noeviction"))
     if policy.startswith("allkeys"):
         yield Warning(

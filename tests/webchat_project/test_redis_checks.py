@@ -11,7 +11,9 @@ from webchat_project.redis_checks import findings
 GOOD = {"redis_version": "7.2.4", "maxmemory_policy": "noeviction", "aof_enabled": 1}
 
 
-@pytest.mark.parametrize("url", ["127.0.0.1:6379", "http://127.0.0.1:6379", "redis://host:port/0"])
+@pytest.mark.parametrize(
+    "url", ["127.0.0.1:6379", "http://127.0.0.1:6379", "redis://host:port/0", "sentinel://a/b"]
+)
 def test_what_is_no_url_of_a_redis_is_an_error(settings, url: str):
     settings.REDIS_URL = url
     [error] = run_checks()
@@ -33,6 +35,7 @@ def test_a_redis_that_is_away_is_a_warning_and_no_error(settings):
         ({"redis_version": "6.2.0"}, []),
         ({"redis_version": "255.255.255"}, []),
         ({"cluster_enabled": 1}, ["E006"]),
+        ({"sentinel_masters": 1, "aof_enabled": 0}, ["E007"]),
         ({"maxmemory_policy": "allkeys-lru"}, ["W002"]),
         ({"maxmemory_policy": "volatile-ttl"}, []),
         ({"aof_enabled": 0}, ["W003"]),
