@@ -48,15 +48,16 @@ class BodyLimit:
             except TimeoutError:
                 raise _TooSlow from None
             read += len(message.get("body", b""))
+            whole = not message.get("more_body", False)
             if read > self._max_bytes:
                 raise _TooLarge
-            whole = not message.get("more_body", False)
             return message
 
         try:
             await self._application(scope, bounded_receive, send)
         except _TooLarge:
-            await _drain(receive)
+            if not whole:  # after the last piece comes nothing any more
+                await _drain(receive)
             await self._refuse_large(send)
         except _TooSlow:
             error = f"the body did not come within {BODY_SECONDS} seconds; send it again"
