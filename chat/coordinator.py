@@ -173,16 +173,16 @@ class StreamCoordinator:
             inbox, self._inbox, self._chars = self._inbox, [], 0
             flushes, self._flushes = self._flushes, []
             failed: Exception | None = None
-            logged = False
+            logged = settled = False
             self._writing = True
             batch = self._batch(inbox)
             try:
                 if batch:
-                    await self._log.append(batch)
+                    settled = await self._log.append(batch)
                     self._wake_readers()
                     self._counts.frames += len(batch)
                     self._counts.frame_bytes += sum([entry.size for _, entry in batch])
-                if flushes:
+                if flushes and not settled:
                     await self._log.commit()
                 logged = True
             except LeaseLost as error:

@@ -77,8 +77,11 @@ class LogWriter(Protocol):
     def stream_ids(self) -> Callable[[int], str | None]:
         """What the next batch's entries are called in the store, by their `seq`."""
 
-    async def append(self, batch: Sequence[Numbered]) -> None:
-        """Adds the batch whole. Its first `seq` must be the head's + 1."""
+    async def append(self, batch: Sequence[Numbered]) -> bool:
+        """Adds the batch whole. Its first `seq` must be the head's + 1.
+
+        True: what goes along with frames is written with it, and need not be committed.
+        """
 
     async def commit(self) -> None:
         """Writes what goes along with frames, where that has changed and no frame says so."""
@@ -168,7 +171,7 @@ class MemoryFrameLog:
     async def level(self) -> Timeline:
         return self._timeline
 
-    async def append(self, batch: Sequence[Numbered]) -> None:
+    async def append(self, batch: Sequence[Numbered]) -> bool:
         for frame, entry in batch:
             assert entry.seq == self._seq + 1, f"frame {entry.seq} appended after {self._seq}"
             self._timeline.fold(frame, seq=entry.seq, at_ms=entry.at_ms)
@@ -176,6 +179,7 @@ class MemoryFrameLog:
             self._entries.append(entry)
             self._bytes += entry.size
         self._trim()
+        return True  # nothing goes along
 
     async def commit(self) -> None:
         pass

@@ -63,7 +63,7 @@ class RedisLogWriter:
         drawn = secrets.randbits(48)
         return lambda seq: f"{seq}-{drawn}"
 
-    async def append(self, batch: Sequence[Numbered]) -> None:
+    async def append(self, batch: Sequence[Numbered]) -> bool:
         """Adds the batch whole, with the session's state. Raises LeaseLost: nothing was written."""
         # Taken before anything is awaited: it is the state that these very frames made. Text that
         # grows changes no state, and is most of what is ever written.
@@ -73,6 +73,7 @@ class RedisLogWriter:
             raise LeaseLost(f"{self.conv_id} is not this process's any more")
         if batch or extra != NOTHING:
             await self._log.write(self._lease, batch, extra)
+        return not only_text
 
     async def commit(self) -> None:
         """Writes the session's state where it has changed. Raises LeaseLost."""

@@ -40,10 +40,10 @@ class RememberingLog(FarLog):
         super().__init__(conv_id, epoch=epoch, window=window, now_ms=now_ms)
         self.texts: list[str] = []
 
-    async def append(self, batch: Sequence[Numbered]) -> None:
+    async def append(self, batch: Sequence[Numbered]) -> bool:
         await self._travel()
         self.texts.extend(entry.text for _, entry in batch)
-        await super().append(batch)
+        return await super().append(batch)
 
 
 class AtHandLog(RememberingLog):

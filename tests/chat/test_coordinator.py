@@ -56,8 +56,10 @@ class Store(MemoryFrameLog):
         self.far = False
         self.error: Exception | None = None
         self.batches: list[int] = []
+        self.settles = True
+        self.commits = 0
 
-    async def append(self, batch: Sequence[Numbered]) -> None:
+    async def append(self, batch: Sequence[Numbered]) -> bool:
         if self.door is not None:
             await self.door.passed()
         if self.error is not None:
@@ -66,6 +68,10 @@ class Store(MemoryFrameLog):
             await asyncio.sleep(0)
         self.batches.append(len(batch))
         await super().append(batch)
+        return self.settles
+
+    async def commit(self) -> None:
+        self.commits += 1
 
     async def wire(self) -> list[Json]:
         page = await self.read(Cursor(1, 0), limit=10**6)
@@ -141,6 +147,16 @@ async def test_the_frames_are_those_of_the_events_in_their_order_numbered_from_o
     wire = await bench.log.wire()
     assert [event["seq"] for event in wire] == list(range(1, len(wire) + 1))
     assert [event["id"] for event in wire] == [frame.id for frame in frames_of(told)]
+
+
+async def test_a_flush_commits_what_did_not_go_along_with_its_frames(bench: Bench):
+    for settles, commits in ((True, 0), (False, 1)):
+        bench.log.settles = settles
+        bench.publish(*inference(1, "Hello"))
+        await bench.coordinator.flush()
+        assert bench.log.commits == commits
+    await bench.coordinator.flush()  # no frame at all
+    assert bench.log.commits == 2
 
 
 async def test_a_batch_is_appended_whole_and_readers_are_woken_once_for_it(bench: Bench):

@@ -33,9 +33,9 @@ class CountedLog(MemoryFrameLog):
     appends = 0
     reads = 0
 
-    async def append(self, batch: Sequence[Numbered]) -> None:
+    async def append(self, batch: Sequence[Numbered]) -> bool:
         type(self).appends += 1
-        await super().append(batch)
+        return await super().append(batch)
 
     async def read(self, after: Cursor, *, limit: int) -> Sequence[Entry] | Gap:
         type(self).reads += 1

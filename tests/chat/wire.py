@@ -87,10 +87,11 @@ class FarLog(MemoryFrameLog):
 
     lags: Iterator[int] = cycle([1])
 
-    async def append(self, batch: Sequence[Numbered]) -> None:
+    async def append(self, batch: Sequence[Numbered]) -> bool:
         await self._travel()
-        await super().append(batch)
+        settled = await super().append(batch)
         await self._travel()
+        return settled
 
     async def read(self, after: Cursor, *, limit: int) -> Sequence[Entry] | Gap:
         await self._travel()

@@ -401,8 +401,9 @@ async def test_text_that_grows_has_no_state_encoded_beside_it(redis_url: str):
         for _ in range(20):
             [(frame, entry)] = batch = numbered(writer, 1, at_ms=clock.ms)
             before = asked
-            await writer.append(batch)
-            assert asked - before == (not isinstance(frame, LlmDelta)), entry.text
+            is_text = isinstance(frame, LlmDelta)
+            assert await writer.append(batch) is (not is_text), entry.text
+            assert asked - before == (not is_text), entry.text
         before = asked
         await writer.commit()
         assert asked == before + 1
