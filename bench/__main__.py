@@ -18,9 +18,11 @@ from pathlib import Path
 from chat.serving.listener import raise_descriptor_limit
 
 from .scenarios import ALL, PATIENCE, Numbers, Scenario, scenarios
-from .servers import PLAIN, Machinery, Server
+from .servers import PAIRS, PLAIN, Machinery, Server
+from .shared import shared_scenarios
 
 QUICK = 0.1
+KNOWN = (*ALL, *PAIRS)
 Rounds = defaultdict[str, list[Numbers]]
 """By server, the numbers of each round."""
 
@@ -28,7 +30,7 @@ Rounds = defaultdict[str, list[Numbers]]
 def main() -> None:
     asked = _arguments()
     raise_descriptor_limit()
-    only = ALL if asked.servers is None else tuple(asked.servers)
+    only = KNOWN if asked.servers is None else tuple(asked.servers)
     scale = QUICK if asked.quick else 1.0
     whole = asyncio.run(_run(asked.rounds, asked.only, only, asked.chainlit, scale))
     if asked.json is not None:
@@ -38,8 +40,8 @@ def main() -> None:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("--rounds", type=int, default=3, choices=range(1, 21), metavar="1..20")
-    parser.add_argument("--only", type=_listed, help="scenarios by letter: a,b,c,d,e,f,g,h or b100")
-    parser.add_argument("--servers", type=_listed, help=f"some of: {', '.join(ALL)}")
+    parser.add_argument("--only", type=_listed, help="scenarios by letter: a,g,r or b100,r3")
+    parser.add_argument("--servers", type=_listed, help=f"some of: {', '.join(KNOWN)}")
     parser.add_argument(
         "--chainlit", metavar="PYTHON", help="an interpreter that has Chainlit; it is measured too"
     )
@@ -47,8 +49,8 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all numbers there too")
     asked = parser.parse_args()
     for name in asked.servers or ():
-        if name not in ALL:
-            parser.error(f"got the server {name!r}; expected some of: {', '.join(ALL)}")
+        if name not in KNOWN:
+            parser.error(f"got the server {name!r}; expected some of: {', '.join(KNOWN)}")
     return asked
 
 
@@ -68,13 +70,16 @@ async def _run(
     results: dict[str, Rounds] = {}
     print(_machine(load), flush=True)
     async with Machinery.prepared(only, chainlit) as machinery, AsyncExitStack() as stack:
-        chosen = [each for each in scenarios(machinery) if _wanted(each.name, letters)]
+        known = (*scenarios(machinery), *shared_scenarios(machinery))
+        chosen = [each for each in known if _wanted(each.name, letters)]
         if not chosen:
-            raise SystemExit(f"bench: no scenario is named {letters}; expected some of a to h")
+            raise SystemExit(
+                f"bench: no scenario is named {letters}; expected some of a to h and r"
+            )
         running: dict[str, Server] = {}
         for scenario in chosen:
             results[scenario.name] = numbers = Rounds(list)
-            for _ in range(rounds):
+            for _ in range(min(rounds, scenario.most_rounds)):
                 for name in scenario.servers:
                     if not scenario.fresh and name not in running:
                         running[name] = await stack.enter_async_context(machinery.server(name))

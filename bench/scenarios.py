@@ -43,6 +43,8 @@ class Scenario:
 
     `by_model`: that process answers by a model's service, over HTTP.
 
+    It is asked at most `most_rounds` times.
+
     `relative` are the numbers that are also told as a multiple of the plain server's. `missing` are
     servers that would take part if they were here.
     """
@@ -53,6 +55,7 @@ class Scenario:
     measure: Callable[[Server, float], Awaitable[Numbers]]
     fresh: bool = False
     by_model: bool = False
+    most_rounds: int = 20
     relative: tuple[str, ...] = ("µs/frame",)
     missing: tuple[str, ...] = ()
 
@@ -93,7 +96,7 @@ def fan_out(
         share = 0.1 if server.name in SLOW else 1.0
         each = max(20, round(frames * scale * share / sockets))
         conv = str(uuid4())
-        wires = await _open(server, [conv] * sockets)
+        wires = await opened(server, [conv] * sockets)
         try:
             ends = [wire.end() for wire in wires]
             begins = time.monotonic() + LEAD
@@ -106,7 +109,7 @@ def fan_out(
             got = sum(wire.frames for wire in wires) - sum(before)
             return meter.numbers(got, last)
         finally:
-            _close(wires)
+            close_all(wires)
 
     return measure
 
@@ -120,7 +123,7 @@ def many_streams(
         frames = max(10, round(per_second * seconds * min(1.0, scale * 2)))
         count = max(10, round(conversations * min(1.0, scale)))
         convs = [str(uuid4()) for _ in range(count)]
-        wires = await _open(server, convs)
+        wires = await opened(server, convs)
         try:
             ends = [wire.end() for wire in wires]
             begins = time.monotonic() + 2.0 + count * 0.03
@@ -145,12 +148,12 @@ def many_streams(
             return {
                 "µs/frame": numbers["µs/frame"],
                 "held %": held,
-                "p50 ms": 1000 * _at(waits, 0.5),
-                "p99 ms": 1000 * _at(waits, 0.99),
+                "p50 ms": 1000 * quantile(waits, 0.5),
+                "p99 ms": 1000 * quantile(waits, 0.99),
                 "generator %": numbers["generator %"],
             }
         finally:
-            _close(wires)
+            close_all(wires)
 
     return measure
 
@@ -164,7 +167,7 @@ def of_a_service(
         server.keep_to_one_core()
         frames = round(per_second * max(4, seconds * scale))
         convs = [str(uuid4()) for _ in range(conversations)]
-        wires = await _open(server, convs)
+        wires = await opened(server, convs)
         try:
             ends = [wire.end() for wire in wires]
             begins = time.monotonic() + 2.0 + conversations * 0.05
@@ -182,14 +185,14 @@ def of_a_service(
             return {
                 "held %": 100 * sum(wait < 1 for wait in waits) / (conversations * frames),
                 "deltas/frame": len(waits) / deltas,
-                "p50 ms": 1000 * _at(waits, 0.5),
-                "p99 ms": 1000 * _at(waits, 0.99),
+                "p50 ms": 1000 * quantile(waits, 0.5),
+                "p99 ms": 1000 * quantile(waits, 0.99),
                 "longest gap ms": 1000 * max(wire.longest_gap for wire in wires),
                 "% of the core": 100 * spent / (time.monotonic() - began),
                 "µs/delta": 1e6 * spent / len(waits),
             }
         finally:
-            _close(wires)
+            close_all(wires)
 
     return measure
 
@@ -199,13 +202,13 @@ async def idle(server: Server, scale: float) -> Numbers:
     sockets = max(200, round(5000 * scale))
     fifth = sockets // 5
     probe = max(20, fifth // 4)
-    wires = await _open(server, [str(uuid4()) for _ in range(fifth // 2)])
+    wires = await opened(server, [str(uuid4()) for _ in range(fifth // 2)])
     try:
         await asyncio.sleep(1)
         held, few = server.cost.memory, len(wires)
-        wires += await _open(server, [str(uuid4()) for _ in range(fifth - few - probe)])
+        wires += await opened(server, [str(uuid4()) for _ in range(fifth - few - probe)])
         early, _ = await _connect_cost(server, wires, probe)
-        wires += await _open(server, [str(uuid4()) for _ in range(sockets - fifth - probe)])
+        wires += await opened(server, [str(uuid4()) for _ in range(sockets - fifth - probe)])
         late, resting = await _connect_cost(server, wires, probe)
         await asyncio.sleep(1)
         each = (server.cost.memory - held) / (len(wires) - few)
@@ -216,7 +219,7 @@ async def idle(server: Server, scale: float) -> Numbers:
             f"connect at {sockets} / at {fifth}": late / early,
         }
     finally:
-        _close(wires)
+        close_all(wires)
 
 
 async def _connect_cost(server: Server, wires: list[Wire], count: int) -> tuple[float, float]:
@@ -225,7 +228,7 @@ async def _connect_cost(server: Server, wires: list[Wire], count: int) -> tuple[
     await asyncio.sleep(REST)
     resting = (server.cost.cpu - before) / (time.monotonic() - began)
     before, began = server.cost.cpu, time.monotonic()
-    wires += await _open(server, [str(uuid4()) for _ in range(count)])
+    wires += await opened(server, [str(uuid4()) for _ in range(count)])
     spent = server.cost.cpu - before - resting * (time.monotonic() - began)
     return spent / count, resting
 
@@ -252,7 +255,7 @@ async def growth(server: Server, scale: float) -> Numbers:
     """An answer of 10 000 deltas: does a piece cost more the longer the answer is?"""
     frames = round(10_000 * max(0.2, min(1.0, scale * 2)))
     conv = str(uuid4())
-    [wire] = await _open(server, [conv])
+    [wire] = await opened(server, [conv])
     try:
         begins = time.monotonic() + LEAD
         await server.order(conv, Orders(frames=frames, at=begins), wire)
@@ -295,9 +298,9 @@ async def first_frame(server: Server, scale: float) -> Numbers:
     caller.close()
     return {
         "POST p50 ms": 1000 * statistics.median(posted),
-        "p99 ms": 1000 * _at(sorted(posted), 0.99),
+        "p99 ms": 1000 * quantile(sorted(posted), 0.99),
         "connect p50 ms": 1000 * statistics.median(greeted),
-        "p99 ms ": 1000 * _at(sorted(greeted), 0.99),
+        "p99 ms ": 1000 * quantile(sorted(greeted), 0.99),
         "accept p50 ms": 1000 * statistics.median(accepted),
     }
 
@@ -310,7 +313,7 @@ async def _whole_answer(server: Server, conv: str, frames: int) -> None:
     wire.close()
 
 
-async def _open(server: Server, convs: Sequence[str]) -> list[Wire]:
+async def opened(server: Server, convs: Sequence[str]) -> list[Wire]:
     """A socket for each, 20 at a time."""
     wires: list[Wire] = []
     for start in range(0, len(convs), 20):
@@ -318,12 +321,12 @@ async def _open(server: Server, convs: Sequence[str]) -> list[Wire]:
     return wires
 
 
-def _close(wires: Sequence[Wire]) -> None:
+def close_all(wires: Sequence[Wire]) -> None:
     for wire in wires:
         wire.close()
 
 
-def _at(ordered: Sequence[float], share: float) -> float:
+def quantile(ordered: Sequence[float], share: float) -> float:
     return ordered[int(share * (len(ordered) - 1))] if ordered else float("nan")
 
 

@@ -10,14 +10,19 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlencode
 
 import httpx
 import psutil
+from redis.asyncio import Redis
+
+from cluster.store import Keys
+from tests.redis_server import redis_server
 
 from .client import Caller, Wire
 from .orders import Orders
@@ -30,6 +35,10 @@ PLAIN = "websockets"
 OURS = ("webchat uvicorn", "webchat daphne")
 STOCK = ("channels uvicorn", "channels daphne")
 CHAINLIT = "chainlit"
+PAIR = "2 uvicorn, Redis"
+PAIR_CORE = "2 uvicorn, Redis, core"
+"""Two processes on a Redis; the second with the layer of `channels_redis.core`."""
+PAIRS = (PAIR, PAIR_CORE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +92,10 @@ class Server:
         """A socket that gets what is said in the conversation from here on."""
         return await Wire(f"{self.url}/{conv}").open()
 
+    def kill(self) -> None:
+        """As `kill -9` does."""
+        self._process.kill()
+
     async def order(self, conv: str, orders: Orders, wire: Wire) -> None:
         """Returns once the order is on its way."""
         wire.send(orders.encode())
@@ -96,6 +109,10 @@ class Ours(Server):
     ) -> None:
         super().__init__(name, process, url)
         self._http = http
+
+    def admit(self, other: Ours) -> None:
+        """From here on this is visited by the other's browser."""
+        self._http.cookies.update(other._http.cookies)
 
     @property
     def cookies(self) -> Mapping[str, str]:
@@ -160,6 +177,48 @@ class Ours(Server):
         return timeline["epoch"], timeline["version"]
 
 
+class Pair(Ours):
+    """Two processes of ours that share a Redis; what is asked of it goes to the first."""
+
+    def __init__(self, first: Ours, second: Ours, redis_url: str, store: psutil.Process) -> None:
+        super().__init__(first.name, first._process, first.url, first._http)
+        self.first = first
+        self.second = second
+        self.redis_url = redis_url
+        self._store = store
+        second.admit(first)
+
+    @property
+    def cost(self) -> Cost:
+        """Of both processes."""
+        costs = [Cost.of(each._process) for each in (self.first, self.second)]
+        return Cost(sum(cost.cpu for cost in costs), sum(cost.memory for cost in costs))
+
+    @property
+    def store_cpu(self) -> float:
+        """Seconds of a core that Redis has used."""
+        return Cost.of(self._store).cpu
+
+    async def halves(self, convs: Sequence[str]) -> list[tuple[str, int]]:
+        """For each the cursor of who has seen half of its log, and how many frames that missed."""
+        found = []
+        async with Redis.from_url(self.redis_url, decode_responses=True) as client:
+            for conv in convs:
+                keys = Keys(conv)
+                epoch: Any = await client.hget(keys.meta, "epoch")
+                entries: Any = await client.xrange(keys.log)
+                seen = len(entries) // 2
+                id = entries[seen - 1][0]
+                found.append((f"{epoch}.{id.partition('-')[0]}.{id}", len(entries) - seen))
+        return found
+
+    async def store_info(self) -> Mapping[str, int]:
+        """What Redis says of itself: the numbers."""
+        async with Redis.from_url(self.redis_url) as client:
+            info = await client.info()
+        return {name: value for name, value in info.items() if isinstance(value, int)}
+
+
 @dataclass
 class Machinery:
     """Starts servers and ends those it started. `env` is for ours; `only` names who takes part.
@@ -182,13 +241,25 @@ class Machinery:
             if chainlit is None:
                 only = tuple(name for name in only if name != CHAINLIT)
             machinery = cls(Path(folder), only, chainlit)
-            if any(name in only for name in OURS):
+            if any(name in only for name in (*OURS, *PAIRS)):
                 await machinery._set_up()
             yield machinery
 
     @asynccontextmanager
     async def server(self, name: str, **env: str) -> AsyncIterator[Server]:
         """The named server, once it answers."""
+        if name in PAIRS:
+            layer = "core" if name == PAIR_CORE else "pubsub"
+            with redis_server() as url:
+                env = {**env, "REDIS_URL": url, "BENCH_LAYER": layer}
+                async with (
+                    self.server(OURS[0], **env) as first,
+                    self.server(OURS[0], **env) as second,
+                ):
+                    assert isinstance(first, Ours)
+                    assert isinstance(second, Ours)
+                    yield Pair(first, second, url, await _process_of(url))
+            return
         port = _free_port()
         log = self.state / f"{port}.log"
         with log.open("wb") as output:
@@ -253,7 +324,8 @@ class Machinery:
         inherited = {
             name: value
             for name, value in os.environ.items()
-            if name not in ("DEBUG", "DATABASE_URL", "SECRET_KEY") and not name.endswith("_API_KEY")
+            if name not in ("DEBUG", "DATABASE_URL", "SECRET_KEY", "REDIS_URL")
+            and not name.endswith("_API_KEY")
         }
         return {
             **inherited,
@@ -296,6 +368,11 @@ def _command(name: str, port: int) -> list[str]:
         ]
     assert name == PLAIN, name
     return [sys.executable, "-m", "bench.plain", str(port)]
+
+
+async def _process_of(redis_url: str) -> psutil.Process:
+    async with Redis.from_url(redis_url) as client:
+        return psutil.Process((await client.info("server"))["process_id"])
 
 
 async def _until_it_answers(

@@ -1,7 +1,9 @@
 """Our settings with the engine of the bench. What one visitor may do is raised here alone."""
 
+import os
+
 from webchat_project.settings import *  # noqa: F403 - a settings module is all its names
-from webchat_project.settings import LOGGING, WEBCHAT
+from webchat_project.settings import CHANNEL_LAYERS, LOGGING, WEBCHAT
 
 WEBCHAT = {
     **WEBCHAT,
@@ -15,3 +17,5 @@ WEBCHAT = {
     "MESSAGES_BURST": 1_000_000,
 }
 LOGGING["root"]["level"] = "WARNING"
+if os.environ.get("BENCH_LAYER") == "core":
+    CHANNEL_LAYERS["default"]["BACKEND"] = "channels_redis.core.RedisChannelLayer"
