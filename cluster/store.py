@@ -172,6 +172,7 @@ class RedisStore:
             "due",
             "reserve",
             "answered",
+            "swap",
         )
         self._scripts = {verb: client.register_script(_source(verb)) for verb in verbs}
         self._writes = Together(client, most=64, trips=2)
@@ -289,6 +290,24 @@ class RedisStore:
     async def record(self, conv_id: str) -> bytes | None:
         return await self._get(Keys(conv_id).record)
 
+    async def records(self, conv_ids: Sequence[str]) -> Sequence[bytes | None]:
+        """As `record`, of many."""
+        found: list[bytes | None] = []
+        for start in range(0, len(conv_ids), RECORDS_AT_ONCE):
+            async with self.client.pipeline(transaction=False) as pipe:
+                for conv_id in conv_ids[start : start + RECORDS_AT_ONCE]:
+                    pipe.get(Keys(conv_id).record)
+                found += await pipe.execute()
+        return found
+
+    async def swap_record(self, conv_id: str, before: bytes, after: bytes) -> bool:
+        """Changes the record where nobody owns the conversation; False where somebody does."""
+        keys = Keys(conv_id)
+        done = await self._writes.run(
+            self._scripts["swap"], (keys.meta, keys.record), (before, after)
+        )
+        return bool(done)
+
     async def turns(self, conv_id: str) -> bytes | None:
         return await self._get(Keys(conv_id).turns)
 
@@ -386,6 +405,7 @@ class RedisStore:
         return [_text(id) for id in await self._scripts["due"](keys=[LEASES], args=[most])]
 
 
+RECORDS_AT_ONCE = 100
 MAIL_MAX = 1000
 OWNED_MAX = 1000
 LEASES = f"{NAMESPACE}:leases"

@@ -31,7 +31,7 @@ from .listing import Listing
 from .manager import SessionManager, request_name
 from .ownership import AWAY, OwnedSessions, SharedStreams
 from .record import SessionRecord
-from .stored import Stored
+from .stored import Stored, given_to
 from .values import (
     LiveSession,
     ProfileInfo,
@@ -145,8 +145,8 @@ class ClusterSessions:
 
     async def owned_by(self, owner: str) -> tuple[SessionInfo, ...]:
         ids = await _reached(self._store.owned(owner))
-        records = await asyncio.gather(*(self._record(conv_id) for conv_id in ids))
-        mine = [_info(record) for record in records if record is not None and record.owner == owner]
+        found = [Stored.of(raw).session for raw in await _reached(self._store.records(ids))]
+        mine = [_info(record) for record in found if record is not None and record.owner == owner]
         return tuple(sorted(mine, key=lambda info: info.last_activity_ms, reverse=True))
 
     async def submit(
@@ -245,14 +245,21 @@ class ClusterSessions:
         given = commands.GiveTo(old_owner=old_owner, new_owner=new_owner)
         at_once = asyncio.Semaphore(GIVEN_AT_ONCE)
 
-        async def give(conv_id: str) -> bool:
+        async def give(conv_id: str, raw: bytes | None) -> bool:
+            record = Stored.of(raw).session
+            if raw is None or record is None or record.owner != old_owner:
+                return False
             async with at_once:
-                moved: bool = await self._ask(conv_id, given)
+                moved: bool = await _reached(
+                    # Most are idle, and need nobody who owns them for it.
+                    self._store.swap_record(conv_id, raw, given_to(raw, new_owner))
+                ) or await self._ask(conv_id, given)
                 if moved:
                     await self._note_owner(new_owner, conv_id)
                 return moved
 
-        moved = await asyncio.gather(*(give(conv_id) for conv_id in ids))
+        records = await _reached(self._store.records(ids))
+        moved = await asyncio.gather(*map(give, ids, records))
         await _reached(self._store.transfer(old_owner, new_owner))
         await self.manager.transfer(old_owner, new_owner)
         return tuple(conv_id for conv_id, went in zip(ids, moved, strict=True) if went)

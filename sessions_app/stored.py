@@ -25,6 +25,13 @@ class _SessionAlone(msgspec.Struct, frozen=True):
     session: msgspec.Raw = msgspec.Raw(b"{}")
 
 
+def given_to(raw: bytes, owner: str) -> bytes:
+    """The same as it is stored, with another owner of the session."""
+    session = msgspec.json.decode(raw, type=_SessionAlone).session
+    given = with_fields(bytes(session), {"owner": msgspec.Raw(msgspec.json.encode(owner))})
+    return with_fields(raw, {"session": msgspec.Raw(given)})
+
+
 class Newer:
     """What newer code has added to one conversation's, to be written again with every change."""
 

@@ -5,16 +5,18 @@ from __future__ import annotations
 import asyncio
 import math
 import threading
-from collections.abc import Coroutine, Sequence
+import time
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, TypeVar
 
 from channels.layers import InMemoryChannelLayer
 from redis import Redis as SyncRedis
-from redis.asyncio import ConnectionPool, Redis
+from redis.asyncio import BlockingConnectionPool, Redis
 
 from chat.log import Window, wall_ms
 from chat.redis_logs import RedisLogs
 from chat.streams import Streams
+from cluster.connect import CONNECTIONS, OPTIONS, WAIT_SECONDS
 from cluster.presence import Presence
 from cluster.store import LEASES, Bounds, Keys, RedisStore
 from sessions_app.builder import ProfileEngineBuilder
@@ -33,7 +35,7 @@ LEASE = 60.0
 BOUNDS = Bounds(frames=10_000, bytes=4 * 1024 * 1024, age_ms=3_600_000, ttl_seconds=3600)
 
 
-class _Pool(ConnectionPool):
+class _Pool(BlockingConnectionPool):
     """Its process is `dead`: nothing goes out of it any more."""
 
     dead = False
@@ -48,7 +50,14 @@ class Process:
     """One process of the service, on a thread of its own."""
 
     def __init__(
-        self, url: str, name: str, engine: Engine, *, tools: Sequence[Tool] = (), queue: int = 16
+        self,
+        url: str,
+        name: str,
+        engine: Engine,
+        *,
+        tools: Sequence[Tool] = (),
+        queue: int = 16,
+        lease_seconds: float = LEASE,
     ) -> None:
         self.name = name
         self.engine = engine
@@ -56,16 +65,18 @@ class Process:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name=name, daemon=True)
         self._thread.start()
-        self.run(self._begin(tools, queue))
+        self.run(self._begin(tools, queue, lease_seconds))
 
-    async def _begin(self, tools: Sequence[Tool], queue: int) -> None:
-        self._pool = _Pool.from_url(self._url)
+    async def _begin(self, tools: Sequence[Tool], queue: int, lease_seconds: float) -> None:
+        self._pool = _Pool.from_url(
+            self._url, max_connections=CONNECTIONS, timeout=WAIT_SECONDS, **OPTIONS
+        )
         self.store = RedisStore(Redis(connection_pool=self._pool), bounds=BOUNDS)
         self.sessions = ClusterSessions(
             self.store,
             process=self.name,
             presence=Presence(self.store.client, self.name),
-            lease_seconds=LEASE,
+            lease_seconds=lease_seconds,
             now_ms=wall_ms,
         )
         self._logs = RedisLogs(
@@ -107,6 +118,26 @@ class Process:
 
     def owns(self, conv_id: str) -> bool:
         return conv_id in self.sessions.owned.leases.held
+
+    def stop(self, seconds: float, *, and_then: Callable[[], None] = lambda: None) -> None:
+        """As SIGSTOP and SIGCONT: nothing happens there meanwhile. Then without Redis, for good.
+
+        `and_then` is told two steps after it woke; none of them waits for anything.
+        """
+        woken = threading.Event()
+
+        def stopped() -> None:
+            time.sleep(seconds)
+            self._pool.dead = True
+            # What is due by time comes in the next step.
+            self._loop.call_soon(lambda: self._loop.call_soon(told))
+
+        def told() -> None:
+            and_then()
+            woken.set()
+
+        self._loop.call_soon_threadsafe(stopped)
+        assert woken.wait(seconds + PATIENCE), "the process does not wake"
 
     def kill(self) -> None:
         """Says no more word to anybody; its leases run out at once."""
