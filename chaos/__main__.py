@@ -30,6 +30,8 @@ REST_SECONDS = 60.0
 """Until what was asked last has ended."""
 RESETS_OUTLASTED = 6.0
 """A lease of so many seconds does not run out while Redis hangs up on everybody."""
+NOTICED_SECONDS = 2.0
+"""An owner knows within its lease that its data is gone, on a machine that is busy a bit later."""
 HEAD_SECONDS = 30.0
 """Until every tab has seen the end of it: a follower at rest looks up every 15 s."""
 MUTANT_SECONDS = 20.0
@@ -93,7 +95,8 @@ class Result:
 def main() -> None:
     asked = _arguments()
     raise_descriptor_limit()
-    results = asyncio.run(_run_all(_plans(asked), frames=asked.frames, verbose=asked.verbose))
+    running = _run_all(_plans(asked), frames=asked.frames, logs=asked.logs, verbose=asked.verbose)
+    results = asyncio.run(running)
     print("\n" + _table(results), flush=True)
     if asked.json is not None:
         asked.json.write_text(json.dumps([result.numbers() for result in results], indent=1))
@@ -135,6 +138,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--users", type=int, default=4, choices=range(1, 101), metavar="N")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--verbose", action="store_true", help="what the servers complained of")
+    parser.add_argument("--logs", type=Path, metavar="FOLDER", help="keep the servers' logs there")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all numbers there too")
     asked = parser.parse_args()
     for name in asked.nemesis:
@@ -186,7 +190,9 @@ def _plans(asked: argparse.Namespace) -> list[Plan]:
     return [plan(asked.nemesis, asked.mutant or "")]
 
 
-async def _run_all(plans: Sequence[Plan], *, frames: int, verbose: bool) -> list[Result]:
+async def _run_all(
+    plans: Sequence[Plan], *, frames: int, logs: Path | None, verbose: bool
+) -> list[Result]:
     """The results of the plans; of more rounds, each with the next seed, for so many frames."""
     # Whoever ends it early leaves no server behind.
     running = asyncio.current_task()
@@ -198,13 +204,13 @@ async def _run_all(plans: Sequence[Plan], *, frames: int, verbose: bool) -> list
     async with prepared() as state:
         while not results or (delivered < frames and time.monotonic() < ends):
             for plan in plans:
-                results.append(_told(await _run(plan, state), verbose=verbose))
+                results.append(_told(await _run(plan, state, logs), verbose=verbose))
                 delivered += results[-1].counts["frames"]
             plans = [replace(plan, seed=plan.seed + 1) for plan in plans]
     return results
 
 
-async def _run(plan: Plan, state: Path) -> Result:
+async def _run(plan: Plan, state: Path, logs: Path | None) -> Result:
     """Breaks things for so long, lets all come to rest, and judges what was seen."""
     env = {
         "CHAOS_LOSS": str(plan.loss),
@@ -216,6 +222,7 @@ async def _run(plan: Plan, state: Path) -> Result:
     histories = [History(str(uuid4()), violations) for _ in range(plan.conversations)]
     for history in histories:
         history.owners_live = plan.owners_live
+        history.grace = plan.lease + NOTICED_SECONDS
     async with (
         Service.running(state, servers=plan.servers, env=env) as service,
         httpx.AsyncClient(timeout=CALL_SECONDS, trust_env=False, verify=False) as http,
@@ -270,6 +277,8 @@ async def _run(plan: Plan, state: Path) -> Result:
             result.statuses += history.statuses
             crowd.counts["unjudged"] += not history.judged
         result.logged = service.logged()
+        if logs is not None:
+            service.keep_logs(logs / plan.name.replace(" ", "-").replace(":", ""))
     result.counts, result.faults = crowd.counts, nemesis.counts
     result.violations, result.told = violations.counts, violations.told
     return result

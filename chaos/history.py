@@ -126,6 +126,8 @@ class History:
         """What was asked for last, when nobody else asked."""
         self.owners_live = False
         """No owner dies, or is away for longer than its lease."""
+        self.grace = 0.0
+        """Seconds until an owner has noticed that all was lost: till then it tells what it knew."""
         self.statuses: Counter[str] = Counter()
         self.judged = False
         """All of the last epoch was there to be judged."""
@@ -150,7 +152,7 @@ class History:
         loss = self._losses[-1]
         loss.until = time.monotonic()
         if not loss.since:
-            self._dead.update(dict.fromkeys(self._epochs, loss.until))
+            self._dead.update(dict.fromkeys(self._epochs, loss.until + self.grace))
 
     def forgiven(self, said: Said) -> bool:
         """Whether it may be forgotten."""

@@ -208,6 +208,12 @@ class Service:
         """A server that is up; while none is, one that is not."""
         return random.choice([server for server in self.servers if server.up] or self.servers)
 
+    def keep_logs(self, folder: Path) -> None:
+        """Copies what servers and Redis have said."""
+        folder.mkdir(parents=True, exist_ok=True)
+        for process in (*self.servers, self.store):
+            shutil.copy(process.log, folder)
+
     def logged(self) -> Counter[str]:
         """What the servers complained of, without what differs from line to line."""
         found: Counter[str] = Counter()

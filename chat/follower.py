@@ -101,9 +101,12 @@ class StreamFollower:
         The caller awaits nothing between its empty read and this call, so no frame can fall in
         between: what comes later is offered, what came before was read.
         """
-        assert connection.cursor is not None
-        if connection.cursor.epoch != self.cursor.epoch or connection.cursor.seq < self.cursor.seq:
+        here, place = self.cursor, connection.cursor
+        assert place is not None
+        if place.epoch != here.epoch or place.seq < here.seq:
             return False
+        if place.seq == here.seq > 0 and place.stream_id != here.stream_id:
+            return False  # one of the two is from before the log went back
         connection.live = True
         return True
 
@@ -128,6 +131,8 @@ class StreamFollower:
                 continue
             if page:
                 self._take(page)
+            else:
+                self._doubt_who_is_ahead()
             # A log that is being rewritten may refuse each new place; the tick looks again.
             if not page or (isinstance(page, Gap) and started_again):
                 await self._bell.wait()
@@ -153,11 +158,21 @@ class StreamFollower:
         if isinstance(page, Gap):
             self._start_again()
             return
-        last = page[-1]
-        self.cursor = Cursor(self.cursor.epoch, last.seq, last.stream_id)
-        self.pool.offer(page)
+        last, before = page[-1], self.cursor
+        self.cursor = Cursor(before.epoch, last.seq, last.stream_id)
+        self.pool.offer(page, after=before)
         self._offered_at = self._loop.time()
         self._keep_pace()
+
+    def _doubt_who_is_ahead(self) -> None:
+        """At the head nobody has more, unless it read later than this follower: it reads again.
+
+        Else the log has gone back to where it was before.
+        """
+        for connection in self.pool:
+            if connection.live and connection.cursor and connection.cursor.seq > self.cursor.seq:
+                connection.live = False
+                connection.wake()
 
     def _start_again(self) -> None:
         self.cursor = self.log.head

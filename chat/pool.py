@@ -86,13 +86,20 @@ class Connection:
         """Frames waiting in the outbox."""
         return len(self._outbox)
 
-    def offer(self, entries: Sequence[Entry], wire: Wire | None = None) -> bool:
+    def offer(
+        self, entries: Sequence[Entry], wire: Wire | None = None, *, after: Cursor | None = None
+    ) -> bool:
         """Takes a contiguous batch, or refuses it and is behind from then on. Never waits.
 
         `wire` is the batch as bytes: a socket that has nothing else to do is sent it in place.
+        `after` is the place before the batch.
         """
         assert self.cursor is not None
         position = self.cursor.seq
+        if self._was_rewritten(entries, after):
+            self.live = False
+            self._wake.set()
+            return False
         if entries[0].seq <= position:
             wire = None
             entries = [entry for entry in entries if entry.seq > position]
@@ -121,6 +128,15 @@ class Connection:
         self._move_to(entries[-1])
         self._wake.set()
         return True
+
+    def _was_rewritten(self, entries: Sequence[Entry], after: Cursor | None) -> bool:
+        """Whether the batch has another frame where this socket is: its log went back meanwhile."""
+        cursor = self.cursor
+        assert cursor is not None
+        at = cursor.seq - entries[0].seq
+        if at == -1:
+            return after is not None and cursor.seq > 0 and after.stream_id != cursor.stream_id
+        return 0 <= at < len(entries) and entries[at].stream_id != cursor.stream_id
 
     def take(self) -> Sequence[Entry]:
         """All that waits in the outbox, in order."""
@@ -257,12 +273,15 @@ class ConnectionPool:
         """Returns once no connection is left."""
         await self._empty.wait()
 
-    def offer(self, entries: Sequence[Entry]) -> None:
-        """Gives a batch to every live connection. Never waits; a full outbox falls behind."""
+    def offer(self, entries: Sequence[Entry], *, after: Cursor | None = None) -> None:
+        """Gives a batch to every live connection. Never waits; a full outbox falls behind.
+
+        `after` is the place before the batch: who is at another one with its number reads again.
+        """
         wire = Wire(entries)
         for connection in self._connections:
             try:
-                if connection.live and not connection.offer(entries, wire):
+                if connection.live and not connection.offer(entries, wire, after=after):
                     self._counts.drops["outbox_full"] += 1
             except Exception:
                 # A bug at one socket must not cost the others the batch; it reads the log.

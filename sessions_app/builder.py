@@ -6,10 +6,10 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 
 from .inference.engine import Closing, Engine
-from .inference.executor import ToolExecutor
+from .inference.executor import LoadUser, ToolExecutor
 from .inference.mcp import McpServers
 from .inference.middleware import MiddlewareRegistry, block_ordering, system_prompt
-from .inference.runner import InferenceRunner, LoadUser, nobody
+from .inference.runner import InferenceRunner, nobody
 from .inference.toolloop import LoopConfig, ToolLoop
 from .inference.tools import ToolRegistry, ToolSource
 from .profiles import Profile

@@ -89,22 +89,33 @@ class PreparedCall:
         return hashlib.sha256(told.encode()).hexdigest()
 
 
+LoadUser: TypeAlias = Callable[[str], Awaitable[object | None]]
+"""From an owner to whatever the app knows a person by; None for a visitor."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ToolRun:
     """For whom and with which tools calls are executed.
 
     `registry` is the allow list; `known` are all tools there are, whose secrets are kept also where
     they may not be called. `ensure_running` raises CancelledError when the inference was told to
-    stop; a thread may ask it too.
+    stop; a thread may ask it too. `load_user` is asked for the `user` before the first call.
     """
 
     registry: ToolRegistry
     session_id: str
     inference_id: str
     owner: str
-    user: object | None
+    user: object | None = None
     ensure_running: Callable[[], None]
     known: ToolRegistry | None = None
+    load_user: LoadUser | None = None
+
+    async def with_user(self) -> ToolRun:
+        """The same run with its user; an answer that calls no tool never asks for them."""
+        if self.load_user is None:
+            return self
+        return dataclasses.replace(self, user=await self.load_user(self.owner), load_user=None)
 
     def without_tools(self) -> ToolRun:
         """The same run, in which no tool may be called."""

@@ -11,9 +11,9 @@ import asyncio
 import logging
 import threading
 import time
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, TypeAlias, get_args
+from typing import Any, get_args
 from uuid import uuid4
 
 import msgspec
@@ -23,7 +23,7 @@ from .abandoned import ABANDONED
 from .engine import Engine, Middleware, chain
 from .errors import InferenceFailed, InferenceTimedOut, StreamStalled, WebchatError
 from .events import EngineEvent, EventSink, Origin, StopReason, Usage, publishing_to
-from .executor import CANCELLED, ToolRun
+from .executor import CANCELLED, LoadUser, ToolRun
 from .hiding import hiding
 from .tool_text import masked
 from .toolloop import LoopAborted, Observer, SnapshotPhase, ToolLoop
@@ -81,10 +81,6 @@ class Cancellation:
         """Returns when `work` is done, the end is requested, or `timeout` seconds have passed."""
         either: set[asyncio.Future[Any]] = {work, self._requested}
         await asyncio.wait(either, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
-
-
-LoadUser: TypeAlias = Callable[[str], Awaitable[object | None]]
-"""From an owner to whatever the app knows a person by; None for a visitor."""
 
 
 async def nobody(owner: str) -> None:
@@ -226,7 +222,7 @@ class InferenceRunner:
                     session_id=run.turn.metadata.session_id,
                     inference_id=run.inference_id,
                     owner=owner,
-                    user=await self._load_user(owner),
+                    load_user=self._load_user,
                     ensure_running=ensure_running,
                     known=self._known,
                 )

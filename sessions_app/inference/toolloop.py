@@ -90,6 +90,7 @@ class ToolLoop:
             if iteration == self._config.max_iterations:
                 results = [_published(_end(call, "skipped", LIMIT_REACHED)) for call in calls]
             else:
+                run = await run.with_user()
                 turn, results = await self._results(turn, calls, run, advance)
             turn = turn.with_blocks(*(_use(result) for result in results))
             observe("post_tools", turn)

@@ -147,6 +147,26 @@ async def test_a_socket_of_another_life_of_the_log_is_never_live(new):
     assert not bench.follower.level(late)
 
 
+async def test_a_socket_that_saw_another_frame_of_that_number_is_not_live(new):
+    bench = new()
+    await bench.write(*inference(1, "a"))
+    await filled(bench.join(), 6)
+    late = Connection()
+    bench.follower.join(late)
+    late.cursor = Cursor(1, 6, "6-from-before-the-log-went-back")
+    assert not bench.follower.level(late)
+
+
+async def test_who_is_ahead_of_the_head_of_the_log_reads_it_again(new):
+    bench = new()
+    await bench.write(*inference(1, "a"))
+    ahead = bench.join()
+    await filled(ahead, 6)
+    ahead.cursor = Cursor(1, 9)  # and then the log went back
+    await asyncio.sleep(bench.follower.pace.tick_idle + 1)
+    assert not ahead.live
+
+
 async def test_a_socket_may_be_ahead_of_the_follower_and_gets_nothing_twice(new):
     bench = new()
     await bench.write(*inference(1, "a"), wake=False)

@@ -6,6 +6,7 @@ import asyncio
 import random
 from collections.abc import Callable, Sequence
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -65,6 +66,34 @@ def test_what_it_already_has_is_not_given_twice():
     assert one.offer(entries(2, 5))
     assert taken(one) == [4, 5]
     assert one.live
+
+
+def written(first: int, last: int, by: str) -> list[Entry]:
+    """As a log that is shared names its frames."""
+    return [
+        msgspec.structs.replace(each, stream_id=f"{each.seq}-{by}") for each in entries(first, last)
+    ]
+
+
+@pytest.mark.parametrize("first", [2, 3, 4])
+def test_a_log_that_went_back_goes_on_at_no_socket_that_saw_the_other_end_of_it(first: int):
+    one = connection()
+    one.cursor = Cursor(1, 3, "3-one")
+    assert one.offer(written(1, 2, by="another"))
+    offered = written(first, 5, by="another")
+    after = Cursor(1, first - 1, f"{first - 1}-another")
+    assert not one.offer(offered, after=after)
+    assert not one.live
+    assert (one.depth, position(one)) == (0, 3)
+
+
+@pytest.mark.parametrize("first", [2, 3, 4])
+def test_a_socket_ahead_of_the_others_goes_on_where_the_log_is_as_it_saw_it(first: int):
+    one = connection()
+    one.cursor = Cursor(1, 3, "3-one")
+    after = Cursor(1, first - 1, f"{first - 1}-one")
+    assert one.offer(written(first, 5, by="one"), after=after)
+    assert taken(one) == [4, 5]
 
 
 @pytest.mark.parametrize(("frames", "fits"), [(4, True), (5, False)])

@@ -16,9 +16,9 @@ from chat.frames import Cursor
 from chat.log import Gap, Window
 from chat.streams import Streams
 from sessions_app.builder import ProfileEngineBuilder
-from sessions_app.inference.executor import DefaultToolExecutor
+from sessions_app.inference.executor import DefaultToolExecutor, LoadUser
 from sessions_app.inference.middleware import MiddlewareRegistry
-from sessions_app.inference.runner import InferenceRunner, LoadUser, nobody
+from sessions_app.inference.runner import InferenceRunner, nobody
 from sessions_app.inference.steps import OpenPause, PersonDecision, Resolution
 from sessions_app.inference.toolloop import LoopConfig
 from sessions_app.inference.tools import Tool, ToolRegistry

@@ -21,7 +21,7 @@ from sessions_app.inference.executor import DefaultToolExecutor
 from sessions_app.inference.runner import Cancellation, InferenceRunner
 from sessions_app.inference.steps import StepController
 from sessions_app.inference.toolloop import LoopConfig, SnapshotPhase, ToolLoop
-from sessions_app.inference.tools import ToolRegistry, tool
+from sessions_app.inference.tools import ToolContext, ToolRegistry, tool
 from sessions_app.inference.turns import LlmText, ToolCall, ToolUse, Turn, TurnMetadata, User
 from sessions_app.testing import GatedTool, RecordingSink, ScriptedEngine, Step
 
@@ -115,6 +115,40 @@ async def test_a_call_runs_and_the_model_reads_its_result():
         *("pre_inference", "post_inference", "post_tools"),
         *("pre_inference", "post_inference", "final"),
     ]
+
+
+async def test_who_asks_is_read_once_before_the_first_call_and_never_where_nothing_is_called():
+    asked: list[str] = []
+    seen: list[object] = []
+
+    @tool
+    async def whoami(context: ToolContext) -> str:
+        seen.append(context.user)
+        return "you"
+
+    async def load(owner: str) -> object:
+        asked.append(owner)
+        return f"the account of {owner}"
+
+    calls = [[call("whoami", "call_1")], [call("whoami", "call_2")]]
+    for asks, times in (([], 0), (calls, 1)):
+        runner = InferenceRunner(
+            ScriptedEngine(*asks, ["done"]),
+            loop=ToolLoop(DefaultToolExecutor(), StepController()),
+            tools=ToolRegistry([whoami]),
+            load_user=load,
+        )
+        await runner.run(
+            Turn(
+                blocks=(User(text="go"),),
+                metadata=TurnMetadata(session_id="s", inference_id="i"),
+            ),
+            sink=RecordingSink(),
+            cancellation=Cancellation(),
+            owner="user:1",
+        )
+        assert asked == ["user:1"] * times
+        assert seen == ["the account of user:1"] * len(asks)
 
 
 async def test_at_the_limit_the_calls_are_skipped_and_the_inference_says_so_once():
