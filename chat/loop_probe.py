@@ -75,7 +75,7 @@ class LoopProbe:
             late = time.monotonic() - woke - EVERY_SECONDS
             if late <= self._warn_above or woke == told:
                 continue
-            by = _lines(thread)
+            by = lines(thread)
             if by is None:
                 continue  # it waits for nothing but its turn on the CPU
             told = woke
@@ -88,7 +88,7 @@ class LoopProbe:
             )
 
 
-def _lines(thread: int) -> str | None:
+def lines(thread: int) -> str | None:
     """What the thread does now, innermost first; None where it waits in its selector."""
     frame = sys._current_frames().get(thread)
     if frame is None:

@@ -28,7 +28,7 @@ from .log import (
 from .pool import CLOSE_ENDED, CLOSE_RESTARTING, Connection
 from .timeline import Snapshot, Timeline
 
-LEAVE_SECONDS = 5.0
+LEAVE_SECONDS = 3.0
 
 
 class Logs(Protocol):

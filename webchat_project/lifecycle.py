@@ -7,7 +7,7 @@ import sys
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-LEAVE_SECONDS = 5.0
+LEAVE_SECONDS = 1.0
 
 
 class Lifecycle:

@@ -9,7 +9,8 @@ from typing import Any, Final, TypeAlias
 
 CONNECT_SECONDS = 60
 """For the application's word on a socket. In a storm who is turned away only comes once more."""
-STOP_SECONDS = 5
+STOP_SECONDS = 1
+"""For a server that was drained to end what it still answers."""
 
 Started: TypeAlias = Callable[[Callable[[], None]], object]
 """Called inside the server's loop once it runs, with what stops it."""

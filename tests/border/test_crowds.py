@@ -20,7 +20,7 @@ import bench.client
 from bench.orders import Orders
 from chat.serving.listener import raise_descriptor_limit
 from tests.border.test_hostile import KiB, MiB, hostile, memory, seq_of, until_sockets
-from tests.client import Visitor, visitor
+from tests.client import Visitor, cursor_after, visitor
 from tests.live import OPERATED, SERVERS, SHARED, LiveServer, live_server
 from tests.wire import CLOSE, PING, PONG, Wire, frame
 
@@ -41,6 +41,8 @@ ANSWERS_PING = b'{"type":"ws.pong","seq":0}'
 STREAM_FRAME = b'"event":{"seq":'
 ASKED = 50
 GIVEN_UP_SECONDS = 120.0
+BACK_SECONDS = 300.0
+"""For all of a storm to have what they missed."""
 
 
 @pytest_asyncio.fixture(params=SERVERS)
@@ -62,14 +64,6 @@ def kind(own: LiveServer) -> str:
 async def cora(own: LiveServer) -> AsyncIterator[Visitor]:
     async with visitor(own.url) as somebody:
         yield somebody
-
-
-async def answered(speaker: Visitor, prompt: str, conv: str) -> None:
-    """Returns when the answer to the prompt is whole."""
-    async with speaker.socket(conv) as socket:
-        await socket.until("timeline.snapshot")
-        await speaker.chat(prompt, conv)
-        await socket.until("inference.finished")
 
 
 # Those that read nothing
@@ -115,7 +109,7 @@ async def test_one_that_never_reads_costs_little_until_it_is_given_up(
         held = await held_for_each(own, cora, STUCK, LONG, ponged=ponged)
         assert held <= 2 * MiB
     print(f"{kind}: {held / MiB:.2f} MiB for each")
-    await answered(cora, ANSWER, str(uuid4()))
+    await cora.hear(ANSWER, str(uuid4()))
 
 
 # Thousands
@@ -161,35 +155,36 @@ async def together(jobs: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
 async def test_a_storm_of_thousands_with_cursors_gets_all_it_missed(
     own: LiveServer, cora: Visitor, conv: str
 ):
-    await answered(cora, ANSWER, conv)
-    timeline = await cora.get("/api/timeline", conv_id=conv)
-    epoch, known = timeline["epoch"], timeline["version"]
+    recorded = await cora.hear(ANSWER, conv)
     async with AsyncExitStack() as stack:
         there = await arrive(stack, cora, [conv] * SOCKETS)
         for wire in there:
             wire.drop()
-        await answered(cora, ANSWER, conv)  # what all of them miss
-    end = (await cora.get("/api/timeline", conv_id=conv))["version"]
-    assert end > known
+        recorded += await cora.hear(ANSWER, conv)  # what all of them miss
+    epoch, end = (await cora.get("/api/timeline", conv_id=conv))["epoch"], len(recorded)
 
     async def comes_back(seen: int) -> list[int]:
         """The numbers of the frames that came; as a page does, it tries again when turned away."""
+        cursor = cursor_after(recorded, seen, epoch=epoch)
         while True:
             try:
-                async with hostile(cora, conv, cursor=f"{epoch}.{seen}") as wire:
-                    await wire.message()
+                async with hostile(cora, conv, cursor=cursor) as wire:
+                    _, hello = await wire.message()
+                    if b'"resumed":false' in hello:
+                        raise RuntimeError(f"the cursor {cursor} was not proved: {hello!r}")
                     return [await next_seq(wire) for _ in range(end - seen)]
             except TURNED_AWAY:
                 await asyncio.sleep(1)
 
     seen = [number % end for number in range(SOCKETS)]
     began = time.monotonic()
-    got = await together(map(comes_back, seen))
+    async with asyncio.timeout(BACK_SECONDS):
+        got = await together(map(comes_back, seen))
     print(f"{SOCKETS} came back within {time.monotonic() - began:.0f} s")
     for first, numbers in zip(seen, got, strict=True):
         assert numbers == list(range(first + 1, end + 1))
     await until_sockets(own, 0, within=GIVEN_UP_SECONDS)
-    await answered(cora, ANSWER, conv)
+    await cora.hear(ANSWER, conv)
 
 
 class Held(bench.client.Wire):

@@ -93,6 +93,29 @@ async def test_who_does_not_want_to_wait_need_not(signals: list[signal.Signals])
     assert end["data"]["status"] == "cancelled"
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["daphne", "uvicorn"])
+@pytest.mark.parametrize(("prompt", "code"), [("swallow", 0), ("block 600", 1)])
+async def test_code_that_heeds_nothing_holds_no_process_up(kind: str, prompt: str, code: int):
+    env = {"WEBCHAT_DRAIN_TIMEOUT": "1", "DJANGO_SETTINGS_MODULE": "tests.standins.stubborn"}
+    async with live_server(kind, env=env) as server, visitor(server.url) as anna:
+        async with anna.socket("running") as watching:
+            await watching.until("timeline.snapshot")
+            await anna.chat(prompt, "running")
+            await watching.until("llm.delta")
+            asked = monotonic()
+            server.process.send_signal(signal.SIGTERM)
+            if code == 0:
+                end = (await watching.until("inference.finished"))[-1]["data"]
+                assert (end["status"], end["error"]) == ("cancelled", "server restarting")
+                assert await watching.closed() == RESTARTING
+            assert await server.process.wait() == code, server.log
+        took = monotonic() - asked
+
+    assert took < 11
+    assert "stubborn" in server.log
+
+
 async def test_a_port_that_is_taken_is_said_in_words():
     async with live_server("daphne") as server:
         process = await asyncio.create_subprocess_exec(

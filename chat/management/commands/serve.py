@@ -11,7 +11,7 @@ from django.utils.module_loading import import_string
 
 from chat.apps import hub
 from chat.conf import chat_settings
-from chat.serving.collector import settle
+from chat.serving.collector import let_go, settle
 from chat.serving.listener import listen, raise_descriptor_limit
 from chat.serving.servers import SERVERS
 from chat.serving.signals import Shutdown
@@ -48,6 +48,7 @@ class Command(BaseCommand):
                 self.stdout.flush()
 
             SERVERS[server](application, listener, conf.message_max_bytes, started)
+            let_go()
 
 
 def port_number(text: str) -> int:

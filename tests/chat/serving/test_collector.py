@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 
-from chat.serving.collector import YOUNG_OBJECTS, settle
+from chat.serving.collector import YOUNG_OBJECTS, let_go, settle
 
 
 def test_what_was_made_before_is_left_alone_and_what_comes_later_is_not():
@@ -19,3 +19,12 @@ def test_what_was_made_before_is_left_alone_and_what_comes_later_is_not():
     finally:
         gc.unfreeze()
         gc.set_threshold(*before)
+
+
+def test_what_a_process_holds_at_its_end_is_not_looked_through():
+    held: list[object] = [object()]
+    try:
+        let_go()
+        assert not any(each is held for each in gc.get_objects())
+    finally:
+        gc.unfreeze()
