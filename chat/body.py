@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from contextlib import suppress
-from typing import Any
+from typing import Any, NamedTuple
 
 DRAIN_BYTES = 16 * 1024 * 1024
 DRAIN_SECONDS = 10
@@ -35,7 +35,7 @@ class BodyLimit:
         declared = dict(scope["headers"]).get(b"content-length", b"0")
         if declared.isdigit() and int(declared) > self._max_bytes:
             await _drain(receive)
-            await self._refuse_large(send)
+            await _answer(send, too_large(self._max_bytes))
             return
         read, whole = 0, False
         deadline = asyncio.get_running_loop().time() + BODY_SECONDS
@@ -58,25 +58,44 @@ class BodyLimit:
         except _TooLarge:
             if not whole:  # after the last piece comes nothing any more
                 await _drain(receive)
-            await self._refuse_large(send)
+            await _answer(send, too_large(self._max_bytes))
         except _TooSlow:
-            error = f"the body did not come within {BODY_SECONDS} seconds; send it again"
-            await _answer(send, 408, error, "bad_request")
-
-    async def _refuse_large(self, send: Any) -> None:
-        error = f"the body is larger than {self._max_bytes} bytes; shorten it"
-        await _answer(send, 413, error, "prompt_too_long")
+            await _answer(send, too_slow())
 
 
-async def _answer(send: Any, status: int, error: str, code: str) -> None:
-    body = json.dumps({"error": error, "code": code}).encode()
-    headers = [
-        (b"content-type", b"application/json"),
-        (b"content-length", str(len(body)).encode()),
-        (b"connection", b"close"),
-    ]
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
+class Refusal(NamedTuple):
+    """The answer to a body that is not taken, after which its connection is closed."""
+
+    status: int
+    body: bytes
+
+    @property
+    def headers(self) -> list[tuple[bytes, bytes]]:
+        return [
+            (b"content-type", b"application/json"),
+            (b"content-length", str(len(self.body)).encode()),
+            (b"connection", b"close"),
+        ]
+
+
+def too_large(max_bytes: int) -> Refusal:
+    error = f"the body is larger than {max_bytes} bytes; shorten it"
+    return Refusal(413, _said(error, "prompt_too_long"))
+
+
+def too_slow() -> Refusal:
+    error = f"the body did not come within {BODY_SECONDS} seconds; send it again"
+    return Refusal(408, _said(error, "bad_request"))
+
+
+def _said(error: str, code: str) -> bytes:
+    return json.dumps({"error": error, "code": code}).encode()
+
+
+async def _answer(send: Any, refusal: Refusal) -> None:
+    start = {"status": refusal.status, "headers": refusal.headers}
+    await send({"type": "http.response.start", **start})
+    await send({"type": "http.response.body", "body": refusal.body})
 
 
 async def _drain(receive: Any) -> None:

@@ -57,7 +57,7 @@ def serve(kind: str, port: int) -> None:
     from chat.serving.listener import listen
     from chat.serving.servers import SERVERS
 
-    SERVERS[kind](say_back, listen("127.0.0.1", port), MAX_MESSAGE, lambda stop: None)
+    SERVERS[kind](say_back, listen("127.0.0.1", port), MAX_MESSAGE, 0, lambda stop: None)
 
 
 @contextmanager

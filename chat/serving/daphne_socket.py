@@ -113,7 +113,12 @@ def _is_clear(transport: Any) -> bool:
 
 
 class DaphneServer(Server):  # type: ignore[misc] # Daphne ships no types
-    """Tells the application what its sockets can do, and looks after them a few at a time."""
+    """Tells the application what its sockets can do, and looks after them a few at a time.
+
+    `max_body` is what the application takes of a body.
+    """
+
+    max_body: int
 
     def timeout_checker(self) -> None:
         # Its own way looks after all of them in one go, and pings a crowd that came together so.

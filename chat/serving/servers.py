@@ -15,12 +15,12 @@ STOP_SECONDS = 1
 Started: TypeAlias = Callable[[Callable[[], None]], object]
 """Called inside the server's loop once it runs, with what stops it."""
 
-RunServer: TypeAlias = Callable[[Any, socket.socket, int, Started], None]
-"""Serves an application on a socket; client messages are at most so many bytes."""
+RunServer: TypeAlias = Callable[[Any, socket.socket, int, int, Started], None]
+"""Serves an application on a socket; a client's messages and bodies are at most so many bytes."""
 
 
 def run_daphne(
-    application: Any, listener: socket.socket, max_message: int, started: Started
+    application: Any, listener: socket.socket, max_message: int, max_body: int, started: Started
 ) -> None:
     """Serves until stopped. The pool's flow control bounds what Daphne holds for slow readers.
 
@@ -46,15 +46,19 @@ def run_daphne(
         websocket_max_frame_size=max_message,
         server_name="",
     )
+    server.max_body = max_body
     # Not callWhenRunning: that is before the loop under the reactor runs.
     reactor.callLater(0, begin)  # type: ignore[arg-type] # zope knows no self
     server.run()
 
 
 def run_uvicorn(
-    application: Any, listener: socket.socket, max_message: int, started: Started
+    application: Any, listener: socket.socket, max_message: int, max_body: int, started: Started
 ) -> None:
-    """Serves until stopped. uvicorn pushes back on slow readers; see `listen` for dead ones."""
+    """Serves until stopped. uvicorn pushes back on slow readers; see `listen` for dead ones.
+
+    It reads no more of a body than the application asks for.
+    """
     import uvicorn
 
     from .uvicorn_http import UvicornHttp

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from typing import Any
 
 import httpx
@@ -439,6 +440,26 @@ async def test_a_client_that_sends_its_whole_body_before_it_reads_gets_the_answe
         writer.transport.abort()
 
     assert b" 413 " in status
+
+
+@pytest.mark.parametrize("declared", [True, False])
+async def test_a_body_that_goes_on_and_on_is_cut_off(server: LiveServer, declared: bool):
+    length = f"Content-Length: {1 << 40}" if declared else "Transfer-Encoding: chunked"
+    head = f"POST /chat HTTP/1.1\r\nHost: 127.0.0.1:{server.port}\r\n{length}\r\n\r\n"
+    unit = b" " * (KIB * KIB)
+    sent = 0
+    reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+    try:
+        writer.write(head.encode())
+        with suppress(ConnectionError):
+            while sent < 64 and not reader.at_eof():
+                writer.write(unit if declared else b"%x\r\n%b\r\n" % (len(unit), unit))
+                await writer.drain()
+                sent += 1
+    finally:
+        writer.transport.abort()
+
+    assert sent < 64
 
 
 @pytest.mark.parametrize("declared", [True, False])

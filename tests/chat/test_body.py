@@ -89,6 +89,28 @@ async def test_a_body_that_grows_over_the_bound_is_cut_off(
     assert_error(body)
 
 
+@pytest.mark.virtual
+async def test_one_that_is_too_large_by_its_last_byte_is_answered_at_once():
+    sent: list[dict[str, Any]] = []
+    coming = iter([{"type": "http.request", "body": b"x" * (LIMIT + 1), "more_body": False}])
+
+    async def receive() -> dict[str, Any]:
+        """As a server's: it waits for what the client may still do."""
+        for message in coming:
+            return message
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    async def send(message: dict[str, Any]) -> None:
+        sent.append(message)
+
+    clock = asyncio.get_running_loop()
+    began = clock.time()
+    await BodyLimit(Reader(), max_bytes=LIMIT)({"type": "http", "headers": []}, receive, send)
+    assert sent[0]["status"] == 413
+    assert clock.time() == began
+
+
 async def test_a_client_that_leaves_is_no_error():
     class Leaver(Reader):
         async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:

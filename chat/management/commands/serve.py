@@ -47,7 +47,8 @@ class Command(BaseCommand):
                 self.stdout.write(f"Webchat on {server}: http://{address}:{bound}/")
                 self.stdout.flush()
 
-            SERVERS[server](application, listener, conf.message_max_bytes, started)
+            bounds = conf.message_max_bytes, conf.body_max_bytes
+            SERVERS[server](application, listener, *bounds, started)
             let_go()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -14,6 +15,7 @@ from twisted.internet.testing import StringTransport
 from twisted.web.http import Request
 from uvicorn.server import ServerState
 
+from chat.body import BODY_SECONDS
 from chat.serving import uvicorn_http
 from chat.serving.daphne_http import DaphneHttp
 from chat.serving.fair_share import HEAD_SECONDS
@@ -129,6 +131,32 @@ def test_daphne_hangs_up_on_one_that_drips():
         assert channel.is_open_after(HEAD_SECONDS / 10)
         channel.http.dataReceived(b"a: b\r\n")
     assert not channel.is_open_after(HEAD_SECONDS / 10)
+
+
+BODY = b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\n"
+
+
+def test_daphne_refuses_a_body_that_drips():
+    channel = Channel()
+    channel.http.dataReceived(BODY)
+    for _ in range(9):
+        assert channel.is_open_after(BODY_SECONDS / 10)
+        channel.http.dataReceived(b"x")
+    assert not channel.is_open_after(BODY_SECONDS / 10)
+    head, _, said = channel.transport.value().partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 408 ")
+    assert json.loads(said)["code"] == "bad_request"
+
+
+def test_daphne_waits_for_the_next_head_after_a_body_as_it_did_before():
+    channel = Channel()
+    channel.http.dataReceived(BODY + b"x" * 1000)
+    assert channel.is_open_after(3 * BODY_SECONDS)
+    [asked] = channel.http.requests
+    asked.finish()
+    channel.http.dataReceived(HEAD[:5])
+    assert channel.is_open_after(HEAD_SECONDS - 1)
+    assert not channel.is_open_after(1)
 
 
 def test_daphne_lets_an_answer_take_its_time_and_then_waits_for_the_next_head_alike():
