@@ -84,5 +84,5 @@ class DaphneHttp(HTTPChannel):
         self._late = self.callLater(CLOSE_SECONDS, self.forceAbortClient)
         status = f"HTTP/1.1 {refusal.status} ".encode() + RESPONSES[refusal.status]
         head = [status, *(b": ".join(header) for header in refusal.headers)]
-        self.transport.write(b"\r\n".join([*head, b"", b""]) + refusal.body)
+        self.write(b"\r\n".join([*head, b"", b""]) + refusal.body)
         self.loseConnection()
