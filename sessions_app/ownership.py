@@ -333,11 +333,20 @@ class OwnedSessions:
                 return manager.give_to(conv_id, old_owner, new_owner)
 
     async def _settle(self, lease: Lease) -> None:
-        """Returns when this process can act as the owner. Who gives up waiting stops nothing."""
+        """Returns when this process can act as the owner. Who gives up waiting stops nothing.
+
+        Raises LeaseLost.
+        """
+        earlier, owned = self._adopting.get(lease.conv_id), self._owned.get(lease.conv_id)
+        if earlier is not None and (owned is None or owned.lease is not lease):
+            # It began with a lease that is lost since, and makes nobody the owner.
+            await asyncio.wait({earlier})
         adopting = self._adopting.get(lease.conv_id)
         if adopting is None:
             if lease.conv_id in self._owned:
                 return
+            if lease.lost is not None:
+                raise LeaseLost(f"{lease.conv_id} is not this process's any more")
             adopting = asyncio.create_task(self._adopt(lease), name=f"adopt:{lease.conv_id}")
             self._adopting[lease.conv_id] = adopting
             adopting.add_done_callback(lambda task: self._adopted(lease.conv_id, task))
