@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
-from playwright.async_api import expect
+import pytest_asyncio
+from playwright.async_api import Browser, expect
 
 from tests.browser.chat import Chat, probe
 from tests.browser.conftest import OpenChat
@@ -32,34 +33,55 @@ def paragraphs(count: int) -> str:
     return "\n\n".join(f"line{number} of it" for number in range(1, count + 1))
 
 
-async def long_conversation(server: LiveServer, visit: OpenChat) -> Chat:
-    chat = await visit(server.url, viewport=SMALL)
+class LongConversation(NamedTuple):
+    url: str
+    cookies: Any
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def long_conversation(server: LiveServer, browser: Browser) -> LongConversation:
+    """Made once: it takes as long as the tests that look at it."""
+    context = await browser.new_context()
+    page = await context.new_page()
+    await page.goto(server.url)
+    chat = Chat(page)
     await chat.say("long 600")
     await chat.ended()
     await chat.live()
     for count in range(2, PROMPTS + 1):
         await chat.say("what is this")
         await chat.ended(count=count)
+    made = LongConversation(page.url, await context.storage_state())
+    await context.close()
+    return made
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def long_chat(long_conversation: LongConversation, visit: OpenChat) -> Chat:
+    """A new browser that has opened it."""
+    made = long_conversation
+    chat = await visit(made.url, viewport=SMALL, storage_state=made.cookies)
+    await chat.live()
     return chat
 
 
-async def test_a_frame_styles_and_lays_out_what_is_in_sight_alone(
-    server: LiveServer, visit: OpenChat
-):
-    chat = await long_conversation(server, visit)
+async def test_a_frame_styles_and_lays_out_what_is_in_sight_alone(long_chat: Chat):
+    chat = long_chat
     await chat.page.evaluate(AS_LONG_AS_HUNDREDS_OF_MESSAGES, COPIES)
     elements = await chat.page.locator("[data-timeline] *").count()
     assert elements > COPIES * 200
     browser = chat.page.context.browser
     assert browser is not None
     await chat.say("slow 9")
-    await expect(chat.answers.last).to_contain_text("Counting")
+    # The copies are laid out once, by every core that the machine has to spare.
+    await expect(chat.answers.last).to_contain_text("Counting", timeout=60_000)
     timeline = ["devtools.timeline", "disabled-by-default-devtools.timeline"]
     await browser.start_tracing(page=chat.page, categories=timeline)
     await expect(chat.answers.last).to_contain_text("1 2 3")
     events = json.loads(await browser.stop_tracing())["traceEvents"]
     assert max(_said(events, "UpdateLayoutTree", "elementCount")) < 300
     assert max(_said(events, "Layout", "totalObjects")) < 3_000
+    await expect(chat.inferences.last).to_have_attribute("data-status", "completed")
 
 
 def _said(events: list[dict[str, Any]], name: str, key: str) -> list[int]:
@@ -111,10 +133,8 @@ async def test_words_that_are_selected_stay_so_while_the_answer_grows(
 
 
 @pytest.mark.parametrize("word", ["word130", "word560"])
-async def test_a_reload_leads_to_a_place_far_from_the_end(
-    server: LiveServer, visit: OpenChat, word: str
-):
-    chat = await long_conversation(server, visit)
+async def test_a_reload_leads_to_a_place_far_from_the_end(long_chat: Chat, word: str):
+    chat = long_chat
     await chat.answers.get_by_text(word).scroll_into_view_if_needed()
     await scroll_up(chat.page, 60)
     before = await top_of(chat, word)

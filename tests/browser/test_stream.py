@@ -13,8 +13,7 @@ from playwright.async_api import Page, WebSocketRoute, expect
 
 from tests.browser.conftest import OpenChat
 from tests.browser.wire import Wire, wire_to
-from tests.live import LiveServer, live_server
-from tests.ports import free_port
+from tests.live import LiveServer
 
 pytestmark = [pytest.mark.asyncio(loop_scope="session")]
 
@@ -132,17 +131,21 @@ async def test_being_offline_is_said_and_ends_by_itself(server: LiveServer, visi
     await chat.shows_the_whole_timeline()
 
 
-async def test_a_server_that_forgot_the_conversation_ends_the_attempts(visit: OpenChat):
-    port = free_port()
-    async with live_server("daphne", port=port) as server:
-        chat = await visit(server.url)
-        await chat.say("what is this")
-        await chat.ended()
-        await chat.live()
+async def test_a_server_that_forgot_the_conversation_ends_the_attempts(
+    wire: Wire, echo_server: LiveServer, visit: OpenChat
+):
+    chat = await visit(wire.url)
+    await chat.say("what is this")
+    await chat.ended()
+    await chat.live()
+    wire.open = False
+    wire.cut()
     await expect(chat.connection).to_have_attribute("data-state", "waiting")
-    async with live_server("daphne", port=port):
-        await expect(chat.connection).to_have_attribute("data-state", "stopped", timeout=60_000)
-        await expect(chat.answers).to_contain_text("Webchat")
+    # It knows the cookie and no conversation, like one that was started anew.
+    wire.target = echo_server.port
+    wire.open = True
+    await expect(chat.connection).to_have_attribute("data-state", "stopped", timeout=60_000)
+    await expect(chat.answers).to_contain_text("Webchat")
 
 
 async def test_a_missing_frame_is_fetched_by_reconnecting(server: LiveServer, visit: OpenChat):

@@ -8,11 +8,14 @@ from contextlib import asynccontextmanager, suppress
 
 
 class Wire:
-    """Forwards connections to a port. `cut()` breaks all; while `open` is false none is taken."""
+    """Forwards connections to the port `target`.
+
+    `cut()` breaks all that there are; while `open` is false none is taken.
+    """
 
     def __init__(self, target: int) -> None:
         self.open = True
-        self._target = target
+        self.target = target
         self._writers: set[asyncio.StreamWriter] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self.url = ""
@@ -37,7 +40,7 @@ class Wire:
         try:
             if not self.open:
                 return
-            far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self._target)
+            far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self.target)
             self._writers.add(far_writer)
             try:
                 await asyncio.gather(_pour(reader, far_writer), _pour(far_reader, writer))
