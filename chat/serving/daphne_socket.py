@@ -58,11 +58,12 @@ class DaphneSocket(WebSocketProtocol):  # type: ignore[misc] # Daphne ships no t
     def sendData(  # noqa: N802 - autobahn's name
         self, data: bytes, sync: bool = False, chopsize: int | None = None
     ) -> None:
-        # Its own way words a line for a debug log of every write, whether one is kept or not.
-        if sync or chopsize or self.send_queue or self.state != self.STATE_OPEN:
+        # Its own way words a line for a debug log of every write, whether one is kept or not; and
+        # what goes out later waits for all that is done until then.
+        if sync or chopsize or self.send_queue:
             super().sendData(data, sync, chopsize)
         else:
-            self.transport.write(data)
+            _put(self.transport, data)
 
     def sendMessage(self, *message: Any, **options: Any) -> None:  # noqa: N802 - autobahn's
         # The bound is on what clients send; autobahn would refuse our larger frames as well.
@@ -74,16 +75,9 @@ class DaphneSocket(WebSocketProtocol):  # type: ignore[misc] # Daphne ships no t
 
     def write(self, messages: bytes) -> bool:
         """Puts whole messages on the wire. False at its end; how much waits is for us to bound."""
-        transport = self.transport
-        if self.state != self.STATE_OPEN or self.send_queue or not transport.connected:
+        if self.state != self.STATE_OPEN or self.send_queue or not self.transport.connected:
             return False
-        if _is_clear(transport):
-            sent = transport.writeSomeData(messages)
-            if sent == len(messages):
-                return True
-            if isinstance(sent, int):  # else the connection is lost; Twisted will find out
-                messages = messages[sent:]
-        transport.write(messages)
+        _put(self.transport, messages)
         return True
 
     def _must_wait(self, most: int) -> bool:
@@ -105,10 +99,24 @@ class DaphneSocket(WebSocketProtocol):  # type: ignore[misc] # Daphne ships no t
         self.consumeData()
 
 
+def _put(transport: Any, data: bytes) -> None:
+    """Hands bytes to the system at once, where Twisted would wait to be asked for them."""
+    if _is_clear(transport):
+        sent = transport.writeSomeData(data)
+        if sent == len(data):
+            return
+        if isinstance(sent, int):  # else the connection is lost; Twisted will find out
+            data = data[sent:]
+    transport.write(data)
+
+
 def _is_clear(transport: Any) -> bool:
-    """Whether bytes may go to the system at once, where Twisted would wait to be asked for them."""
+    """Whether nothing waits that must go out before."""
     return not getattr(transport, "TLS", True) and not (
-        transport.dataBuffer or transport._tempDataBuffer or transport.disconnecting
+        transport.dataBuffer
+        or transport._tempDataBuffer
+        or transport.disconnecting
+        or not transport.connected
     )
 
 
