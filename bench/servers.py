@@ -35,8 +35,8 @@ PLAIN = "websockets"
 OURS = ("webchat uvicorn", "webchat daphne")
 STOCK = ("channels uvicorn", "channels daphne")
 CHAINLIT = "chainlit"
-PAIR = "2 uvicorn, Redis"
-PAIR_CORE = "2 uvicorn, Redis, core"
+PAIR = "2 uvicorn on Redis"
+PAIR_CORE = "2 uvicorn on Redis (core)"
 """Two processes on a Redis; the second with the layer of `channels_redis.core`."""
 PAIRS = (PAIR, PAIR_CORE)
 
