@@ -327,6 +327,7 @@ def shared_scenarios(machinery: Machinery) -> Sequence[Scenario]:
             title="500 conversations × 20 events/s, two owners, half of the sockets elsewhere",
             servers=of(PAIR),
             measure=across(500, 20, 5, owners=2),
+            most_rounds=2,
             relative=(),
         ),
         Scenario(
@@ -335,6 +336,7 @@ def shared_scenarios(machinery: Machinery) -> Sequence[Scenario]:
             servers=of(PAIR),
             measure=takeover,
             fresh=True,
+            most_rounds=2,
             relative=(),
         ),
         Scenario(
@@ -358,6 +360,7 @@ def shared_scenarios(machinery: Machinery) -> Sequence[Scenario]:
             title="The layer: 100 conversations × 20 events/s",
             servers=of(PAIR, PAIR_CORE),
             measure=across(100, 20, 3, owners=2),
+            most_rounds=2,
             relative=(),
         ),
     )
