@@ -321,3 +321,27 @@ async def test_a_wrong_handshake_is_refused_in_order(
 
     assert int(answer.split()[1]) in statuses
     assert "Traceback" not in server.log
+
+
+async def test_compression_is_not_agreed_to(server: LiveServer, anna: Visitor, conv: str):
+    url = anna.socket_url(conv_id=conv).replace("ws", "http", 1)
+    asked = {"Sec_WebSocket_Extensions": "permessage-deflate; client_max_window_bits"}
+    async with connected(url) as wire, asyncio.timeout(GONE_SECONDS):
+        await wire.send(handshake(url, anna.headers(), **asked))
+        answer = await wire.reader.readuntil(b"\r\n\r\n")
+
+    assert b" 101 " in answer
+    assert b"extensions" not in answer.lower()
+
+
+@pytest.mark.parametrize("byte", [b"\x00", b"\x0b"])
+async def test_a_header_with_a_control_character_reaches_nobody(
+    server: LiveServer, anna: Visitor, byte: bytes
+):
+    request = b"GET / HTTP/1.1\r\nHost: %s\r\nX-Note: a%sb\r\n\r\n"
+    async with connected(anna.url + "/?") as wire, asyncio.timeout(GONE_SECONDS):
+        await wire.send(request % (anna.url.removeprefix("http://").encode(), byte))
+        answer = await wire.reader.readline()
+
+    assert answer.split()[1:2] == [b"400"], answer
+    assert "Traceback" not in server.log

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import resource
+
 import pytest
 from django.core.checks import CheckMessage, run_checks
 
@@ -12,6 +14,11 @@ def found(settings, **webchat: object) -> list[CheckMessage]:
     """What `manage.py check` says of our settings."""
     settings.WEBCHAT = {"PROFILES": PROFILES, **webchat}
     return [message for message in run_checks() if str(message.id).startswith(("chat", "sessions"))]
+
+
+@pytest.fixture(autouse=True)
+def _a_machine_with_files_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (1024, resource.RLIM_INFINITY))
 
 
 def test_the_settings_as_they_are_need_no_word():
@@ -98,3 +105,15 @@ def test_without_any_settings_of_ours_the_error_says_what_to_write(settings):
 
     assert errors
     assert all(error.hint for error in errors)
+
+
+@pytest.mark.parametrize(("allowed", "ids"), [(4000, []), (3999, ["chat.W001"])])
+def test_fewer_files_than_twice_the_sockets_are_warned_of(
+    settings, monkeypatch: pytest.MonkeyPatch, allowed: int, ids: list[str]
+):
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (1024, allowed))
+    told = found(settings, SOCKETS_PER_PROCESS=2000)
+    assert [message.id for message in told] == ids
+    assert all(
+        "below 4000" in message.msg and "LimitNOFILE=4000" in str(message.hint) for message in told
+    )
