@@ -6,6 +6,8 @@ SETUP := @scripts/python scripts/setup.py
 BIN := .venv/bin
 # A file's tests share servers and a browser, so a file stays whole; four, as much of it is waiting.
 PARALLEL := --numprocesses=4 --dist=loadfile
+# Three times what they take on a small machine; tests/watchdog.py bounds each of them.
+AT_MOST := --session-timeout=3000
 CODE := chat sessions_app cluster webchat_project examples bench chaos scripts tests manage.py
 
 help: ## List the targets
@@ -16,7 +18,7 @@ run: ## Serve: HOST=127.0.0.1 PORT=8000 SERVER=daphne|uvicorn
 
 test: ## Run the tests: ARGS="tests/chat -k order"
 	$(SETUP) test
-	$(BIN)/python -m pytest $(PARALLEL) -m "not slow" $(ARGS)
+	$(BIN)/python -m pytest $(PARALLEL) $(AT_MOST) -m "not slow" $(ARGS)
 
 test-all: ## Run the tests, the slow ones too
 	$(SETUP) test
