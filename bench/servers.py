@@ -265,7 +265,7 @@ class Machinery:
         with log.open("wb") as output:
             process = await asyncio.create_subprocess_exec(
                 *self._command(name, port),
-                cwd=ROOT,
+                cwd=self.state if name == CHAINLIT else ROOT,  # it writes where it is started
                 env={**self._environment(), **env},
                 stdout=output,
                 stderr=subprocess.STDOUT,
