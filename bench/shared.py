@@ -160,7 +160,7 @@ def across(
             held = (await server.store_info())["used_memory"]
             here: list[tuple[Ours, str]] = []
             there: list[tuple[Ours, str]] = []
-            begins = time.monotonic() + 2.0 + count * 0.04
+            begins = time.monotonic() + 2.0 + count * 0.06
             posts = []
             for number, conv in enumerate(convs):
                 owner = places[number % owners]
@@ -353,6 +353,7 @@ def shared_scenarios(machinery: Machinery) -> Sequence[Scenario]:
             title="A prompt's POST to its first frame, in memory and on Redis",
             servers=of(OURS[0], PAIR),
             measure=lambda server, scale: first_frame(server, scale * 0.4),
+            most_rounds=2,
             relative=(),
         ),
         Scenario(
