@@ -235,6 +235,7 @@ def _environment(state: Path) -> dict[str, str]:
     return {
         **inherited,
         "DJANGO_SETTINGS_MODULE": "chaos.settings",
+        "LOG_LEVEL": "WARNING",
         "WEBCHAT_STATE_DIR": str(state),
     }
 

@@ -37,4 +37,3 @@ CHANNEL_LAYERS = {
         },
     }
 }
-LOG_LEVEL = "WARNING"
