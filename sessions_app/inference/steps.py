@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from contextvars import Context, copy_context
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 from uuid import uuid4
 
-from .errors import AlreadyDecided, BadEdits, UnknownPause
+from .errors import AlreadyDecided, BadEdits, StreamStalled, UnknownPause
 from .events import PauseClosed, PauseDecision, PauseOpened, PausePhase, publish
 
 PersonDecision: TypeAlias = Literal["continue", "edit", "skip", "abort"]
@@ -53,6 +55,24 @@ class OpenPause:
     deadline_ms: int
 
 
+@dataclass(slots=True, kw_only=True)
+class _Waiting:
+    """`context` is that of its inference, which says how it ended."""
+
+    pause: OpenPause
+    ended: asyncio.Future[Resolution]
+    context: Context
+    told: bool = False
+
+    def tell(self, resolution: Resolution) -> None:
+        if not self.told:
+            closed = PauseClosed(
+                pause_id=resolution.pause_id, decision=resolution.decision, by=resolution.by
+            )
+            self.context.run(publish, closed)
+            self.told = True
+
+
 class StepController:
     """One session's step mode and its pauses. Belongs to one event loop; no verb but `pause` waits.
 
@@ -63,13 +83,13 @@ class StepController:
     def __init__(self, *, now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000) -> None:
         self.enabled = False
         self._now_ms = now_ms
-        self._waiting: dict[str, tuple[OpenPause, asyncio.Future[Resolution]]] = {}
+        self._waiting: dict[str, _Waiting] = {}
         self._ended: dict[str, Resolution] = {}
 
     @property
     def open(self) -> Sequence[OpenPause]:
         """The pauses that wait, oldest first."""
-        return tuple(pause for pause, _ in self._waiting.values())
+        return tuple(waiting.pause for waiting in self._waiting.values())
 
     @property
     def ended(self) -> Sequence[Resolution]:
@@ -106,7 +126,7 @@ class StepController:
             raise AlreadyDecided(self._ended[pause_id])
         if pause_id not in self._waiting:
             raise UnknownPause(f"no pause {pause_id[:80]!r} waits in this conversation")
-        pause, _ = self._waiting[pause_id]
+        pause = self._waiting[pause_id].pause
         if decision == "edit":
             if not edits:
                 raise BadEdits('an edit names the calls it changes: {"edits": {"<call id>": {…}}}')
@@ -139,7 +159,8 @@ class StepController:
                 extra=request.extra,
             )
         )
-        self._waiting[pause.pause_id] = (pause, ended)
+        waiting = _Waiting(pause=pause, ended=ended, context=copy_context())
+        self._waiting[pause.pause_id] = waiting
         try:
             await asyncio.wait({ended}, timeout=request.timeout)
             if not ended.done():
@@ -150,9 +171,7 @@ class StepController:
             raise
         finally:
             resolution = ended.result()
-            publish(
-                PauseClosed(pause_id=pause.pause_id, decision=resolution.decision, by=resolution.by)
-            )
+            waiting.tell(resolution)
         return resolution
 
     def _end(
@@ -164,7 +183,7 @@ class StepController:
         edits: Edits | None = None,
         message: str = "",
     ) -> Resolution:
-        _, ended = self._waiting.pop(pause.pause_id)
+        waiting = self._waiting.pop(pause.pause_id)
         resolution = Resolution(
             pause_id=pause.pause_id,
             phase=pause.request.phase,
@@ -173,7 +192,11 @@ class StepController:
             edits=edits or {},
             message=message,
         )
-        ended.set_result(resolution)
+        waiting.ended.set_result(resolution)
+        # In one step with the decision: who dies after it has written both or neither. What the
+        # log takes no more is for the inference to hear.
+        with suppress(StreamStalled):
+            waiting.tell(resolution)
         self._ended[pause.pause_id] = resolution
         while len(self._ended) > REMEMBERED_PAUSES:
             del self._ended[next(iter(self._ended))]

@@ -272,6 +272,19 @@ async def test_switching_steps_off_releases_every_pause_once():
         bench.steps.decide(pause.pause_id, "continue", by="anna")
 
 
+async def test_a_decision_is_told_of_in_the_step_that_makes_it():
+    bench = Bench([call(number=1)])
+    bench.steps.set_enabled(True, by="anna")
+    task = bench.start()
+    pause = await bench.paused()
+    bench.steps.decide(pause.pause_id, "abort", by="anna")
+    assert [(p.pause_id, p.decision) for p in bench.events(PauseClosed)] == [
+        (pause.pause_id, "abort")
+    ]
+    await task
+    assert len(bench.events(PauseClosed)) == 1
+
+
 @pytest.mark.parametrize("phase", [1, 2])
 async def test_cancel_in_a_pause_ends_it_once_and_nothing_runs_after(phase: int):
     bench = Bench([call(number=1)])
