@@ -94,7 +94,9 @@ async def test_who_does_not_want_to_wait_need_not(signals: list[signal.Signals])
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["daphne", "uvicorn"])
+@pytest.mark.parametrize(
+    "kind", ["daphne", "uvicorn", pytest.param("uvicorn-redis", marks=pytest.mark.slow)]
+)
 @pytest.mark.parametrize(("prompt", "code"), [("swallow", 0), ("block 600", 1)])
 async def test_code_that_heeds_nothing_holds_no_process_up(kind: str, prompt: str, code: int):
     env = {"WEBCHAT_DRAIN_TIMEOUT": "1", "DJANGO_SETTINGS_MODULE": "tests.standins.stubborn"}

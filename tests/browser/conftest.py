@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, TypeAlias
 
+import pytest
 import pytest_asyncio
 from playwright.async_api import Browser, BrowserContext, Page, async_playwright, expect
 
@@ -48,10 +49,17 @@ async def browser() -> AsyncIterator[Browser]:
             await running.close()
 
 
-@pytest_asyncio.fixture(scope="session", loop_scope="session")
-async def server() -> AsyncIterator[LiveServer]:
-    """The default server; what differs between servers is not for a browser to find out."""
-    async with live_server("daphne", env=SHARED) as running:
+@pytest_asyncio.fixture(
+    scope="session",
+    loop_scope="session",
+    params=["daphne", pytest.param("uvicorn-redis", marks=pytest.mark.slow)],
+)
+async def server(request: pytest.FixtureRequest) -> AsyncIterator[LiveServer]:
+    """The default server; what differs between servers is not for a browser to find out.
+
+    In `make test-all` once more where conversations lie in Redis.
+    """
+    async with live_server(request.param, env=SHARED) as running:
         yield running
 
 
