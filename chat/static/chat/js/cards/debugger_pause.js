@@ -180,8 +180,9 @@ export class DebuggerPauseCard {
     }, TICK_MS);
   }
 
+  /** To the nearest second: the server's clock is known a little late, and 0:31 of 30 is none. */
   #tick() {
-    const left = Math.max(0, Math.ceil((this.element.dataset.deadlineMs - serverNow()) / 1_000));
+    const left = Math.max(0, Math.round((this.element.dataset.deadlineMs - serverNow()) / 1_000));
     const clock = `${Math.floor(left / 60)}:${String(left % 60).padStart(2, "0")}`;
     const what = this.element.dataset.onTimeout === "deny" ? "Refused" : "Continues";
     slot(this.element, "countdown").textContent = `${what} by itself in ${clock}`;
