@@ -183,6 +183,10 @@ class KeptServers:
         return self._started[kind]
 
     async def aclose(self) -> None:
+        """Ends them at once: a test may have left answers that a server would wait for."""
+        for running in self._started.values():
+            with suppress(ProcessLookupError):
+                running.process.kill()
         await self._stack.aclose()
 
 

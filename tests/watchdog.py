@@ -25,7 +25,8 @@ import pytest
 GRACE = 30.0
 """Seconds that pytest-timeout has to be first: it lets the other tests of the process go on."""
 COLLECTING = 300.0
-ENDING = 120.0
+ENDING = 900.0
+"""A worker that has done its tests waits here for the others."""
 TELLING = 10.0
 """Seconds in which the stacks must be written; a process that holds its GIL writes none."""
 

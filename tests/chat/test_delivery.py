@@ -179,11 +179,12 @@ class Room:
 
     async def level(self, tab: Tab) -> None:
         while True:
+            if not tab.online:
+                tab.rejoin()
             try:
                 return await tab.level()
-            except SocketClosed:  # it was released a moment too late
+            except SocketClosed:  # it, or another, was released a moment too late
                 await self.see_who_was_closed()
-                tab.rejoin()
 
     async def check_the_log(self) -> None:
         log = self.streams.log("conv")

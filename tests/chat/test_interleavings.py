@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chat.follower import StreamFollower
+from chat.frames import Cursor
 from chat.log import Entry, Gap
 from chat.pool import Connection, Flow, InPlace
 from chat.pump import _Socket
@@ -122,7 +123,11 @@ def test_the_same_where_what_is_new_is_at_hand(
 
 
 def takes_whatever_is_offered(
-    self: Connection, entries: Sequence[Entry], wire: Wire | None = None
+    self: Connection,
+    entries: Sequence[Entry],
+    wire: Wire | None = None,
+    *,
+    after: Cursor | None = None,
 ) -> bool:
     """Connection.offer that does not look whether the batch continues where it stands."""
     assert self.cursor is not None
@@ -142,7 +147,11 @@ def takes_whatever_is_offered(
 
 
 def holds_however_much(
-    self: Connection, entries: Sequence[Entry], wire: Wire | None = None
+    self: Connection,
+    entries: Sequence[Entry],
+    wire: Wire | None = None,
+    *,
+    after: Cursor | None = None,
 ) -> bool:
     """Connection.offer without a bound."""
     assert self.cursor is not None
@@ -159,11 +168,15 @@ offer = Connection.offer
 
 
 def overtakes_what_waits(
-    self: Connection, entries: Sequence[Entry], wire: Wire | None = None
+    self: Connection,
+    entries: Sequence[Entry],
+    wire: Wire | None = None,
+    *,
+    after: Cursor | None = None,
 ) -> bool:
     """Connection.offer that sends in place also where something waits in the outbox."""
     waiting, self._outbox = self._outbox, []
-    taken = offer(self, entries, wire)
+    taken = offer(self, entries, wire, after=after)
     self._outbox[:0] = waiting
     return taken
 

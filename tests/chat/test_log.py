@@ -223,11 +223,10 @@ class LogMachine(RuleBasedStateMachine):
     @rule(seq=st.integers(0, 60), limit=st.integers(1, 5))
     def read(self, seq: int, limit: int) -> None:
         page = at_once(self.log.read(Cursor(7, seq), limit=limit))
+        self.forget()
         if seq > len(self.all):
             assert page == Gap("ahead")
-            return
-        self.forget()
-        if seq < self.first:
+        elif seq < self.first:
             assert page == Gap("window")
         else:
             assert list(page) == self.all[seq : seq + limit]
