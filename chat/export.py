@@ -193,6 +193,9 @@ _POWERS = re.compile(
     r"|(?P<ticks>`+)|(?P<mark><|!(?=\[)|\[)"
 )
 
+# Raw HTML that begins a line ends a paragraph, also in the midst of a code span.
+_OPENING = re.compile(r"(\n[ \t>]*)<")
+
 
 def harmless(source: str) -> str:
     """The Markdown, with all that could do more than look like text turned into text."""
@@ -234,7 +237,7 @@ def _without_powers(text: str, *, spans: bool, links: bool) -> str:
         else:
             span = found["ticks"] and spans and _closing(text, at, found["ticks"])
             end = span or at
-            out.append(text[found.start() : end])
+            out.append(_OPENING.sub(r"\1&lt;", text[found.start() : end]))
             at = end
     return "".join(out) + text[at:]
 

@@ -74,7 +74,10 @@ def powers(markdown: str) -> list[str]:
     return found
 
 
-@pytest.mark.parametrize("source", HOSTILE)
+IN_A_SPAN = ["`a\n<script>b</script>`", "`| a |\n|---|\n<script>b</script>`"]
+
+
+@pytest.mark.parametrize("source", [*HOSTILE, *IN_A_SPAN])
 def test_a_hostile_text_has_no_power_in_any_viewer(source: str):
     assert powers(harmless(source)) == []
 
