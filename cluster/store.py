@@ -270,7 +270,7 @@ class RedisStore:
     async def fold(self, conv_id: str) -> Whole:
         """What a fold of the whole log begins with, of one moment, however old it is."""
         keys = Keys(conv_id)
-        found = await self._scripts["fold"](keys=[keys.meta, keys.log, keys.snap])
+        found = await self._reads.run(self._scripts["fold"], (keys.meta, keys.log, keys.snap), ())
         return Whole(found[8] or None, _page(found[:8], found[9:]))
 
     async def window(self, conv_id: str, *, since_seq: int = 0) -> Sequence[Written]:
