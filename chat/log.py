@@ -202,6 +202,7 @@ class MemoryFrameLog:
         if behind > len(self._entries):
             return Gap("window")
         if behind == 0:
+            self._trim()  # as each tick asks, so that a log nobody writes to forgets too
             return ()
         if behind == 1:  # nearly always, where somebody follows
             return (self._entries[-1],)

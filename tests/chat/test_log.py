@@ -231,6 +231,12 @@ class LogMachine(RuleBasedStateMachine):
         else:
             assert list(page) == self.all[seq : seq + limit]
 
+    @rule()
+    def look(self) -> None:
+        """As a follower does at each tick, also where nobody writes."""
+        assert self.log.read_now(Cursor(7, len(self.all)), limit=1) == ()
+        self.forget()
+
     @precondition(lambda self: hasattr(self, "log"))
     @invariant()
     def it_keeps_what_it_should(self) -> None:
