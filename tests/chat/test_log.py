@@ -63,6 +63,14 @@ def test_the_window_is_what_is_kept_of_what_came_after():
         assert [entry.seq for entry in at_once(log.window(since_seq=since))] == expected
 
 
+def test_who_looks_at_the_head_as_at_each_tick_has_it_forget_what_is_too_old():
+    clock = Clock()
+    log = log_with(1, 1, window=Window(seconds=5), clock=clock)
+    clock.ms = 5001
+    assert log.read_now(log.head, limit=1) == ()
+    assert log.kept == (0, 0)
+
+
 def test_a_page_ends_at_its_limit_and_the_next_one_goes_on_from_there():
     log = log_with(*[1] * 10)
     assert read(log, 0, limit=4) == [1, 2, 3, 4]
@@ -230,12 +238,6 @@ class LogMachine(RuleBasedStateMachine):
             assert page == Gap("window")
         else:
             assert list(page) == self.all[seq : seq + limit]
-
-    @rule()
-    def look(self) -> None:
-        """As a follower does at each tick, also where nobody writes."""
-        assert self.log.read_now(Cursor(7, len(self.all)), limit=1) == ()
-        self.forget()
 
     @precondition(lambda self: hasattr(self, "log"))
     @invariant()
