@@ -200,12 +200,14 @@ class StreamFollower:
 
     def _tick(self) -> None:
         now = self._loop.time()
-        if self._alone_since is not None and now >= self._alone_since + self.pace.idle_timeout:
+        # A loop calls a timer early by as much as its clock resolves; what is due then is due now.
+        soon = now + LEAST_WAIT
+        if self._alone_since is not None and soon >= self._alone_since + self.pace.idle_timeout:
             self._stopped = True
             self._on_stop(self)
             self._bell.set()
             return
-        if now >= self._next_beat:
+        if soon >= self._next_beat:
             self._next_beat = now + self.pace.heartbeat
             for connection in self.pool:
                 connection.reply(self._ping())

@@ -255,6 +255,15 @@ async def test_the_heart_beats_at_the_same_pace_while_an_inference_runs(new):
     assert len(pings(one)) == 4
 
 
+@pytest.mark.timeout(20)
+async def test_a_beat_that_the_loop_calls_for_early_by_what_its_clock_resolves_is_one(new):
+    await asyncio.sleep(61.001)  # 25 s later is the last bit of a float after the clock's next step
+    bench = new()
+    one = bench.join()
+    await asyncio.sleep(26)
+    assert len(pings(one)) == 1
+
+
 # The end
 
 
