@@ -14,9 +14,9 @@ import gc
 import os
 import sys
 import threading
-import time
 from collections.abc import Generator
 from contextlib import suppress
+from time import monotonic, sleep  # the real ones, whatever a test makes of the module's
 from typing import Any
 
 import psutil
@@ -42,7 +42,7 @@ class Watchdog(threading.Thread):
         self._watched: tuple[str, float, float] | None = None
 
     def watch(self, what: str, seconds: float) -> None:
-        self._watched = (what, seconds, time.monotonic() + seconds)
+        self._watched = (what, seconds, monotonic() + seconds)
         faulthandler.dump_traceback_later(seconds + TELLING, exit=True, file=self._output)
 
     def rest(self) -> None:
@@ -51,9 +51,9 @@ class Watchdog(threading.Thread):
 
     def run(self) -> None:
         while True:
-            time.sleep(1)
+            sleep(1)
             match self._watched:
-                case what, seconds, due if time.monotonic() >= due:
+                case what, seconds, due if monotonic() >= due:
                     self._end(f"{what} has not ended in {seconds:.0f} s")
 
     def _end(self, words: str) -> None:
