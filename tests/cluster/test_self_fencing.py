@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from collections.abc import Iterator
+from contextlib import ExitStack
 from time import monotonic
 from uuid import uuid4
 
@@ -17,10 +19,10 @@ from cluster.store import Batch, Keys, RedisStore, Written
 from sessions_app.testing import Gate, ScriptedEngine
 from sessions_app.values import PromptRequest
 from tests.cluster.processes import BOUNDS, PATIENCE, Process
-from tests.moments.bench import ends
+from tests.moments.bench import ends, of
 from tests.rules import Frame
 
-LEASE = 0.6
+LEASE = 2.0
 
 
 def head_of(url: str, conv: str) -> bytes | None:
@@ -29,17 +31,27 @@ def head_of(url: str, conv: str) -> bytes | None:
         return head
 
 
+@pytest.fixture
+def kill_at_end() -> Iterator[ExitStack]:
+    """A process that outlives its test would disturb those after it."""
+    with ExitStack() as stack:
+        yield stack
+
+
 def test_it_ends_what_runs_and_writes_nothing_before_it_asks_anybody(
-    redis_url: str, monkeypatch: pytest.MonkeyPatch
+    redis_url: str, monkeypatch: pytest.MonkeyPatch, kill_at_end: ExitStack
 ):
     gate, conv, anna = Gate("first"), str(uuid4()), f"visitor:{uuid4()}"
     one = Process(
         redis_url, str(uuid4()), ScriptedEngine("So", gate, " be it."), lease_seconds=LEASE
     )
+    kill_at_end.callback(one.kill)
     request = PromptRequest(owner=anna, prompt="go", conv_id=conv, idempotency_key="go")
     one.run(one.sessions.submit(request))
     one.run(asyncio.wait_for(gate.reached(), PATIENCE))
-    one.run(one.manager.flush(conv))
+    deadline = monotonic() + PATIENCE
+    while not of(one.run(frames(one, conv)), "llm.delta"):
+        assert monotonic() < deadline, "nobody was shown what was said"
     head = head_of(redis_url, conv)
     # Clocks that are set count for nothing: an hour back, the lease would have an hour to go.
     monkeypatch.setattr(time, "time_ns", lambda: int(monotonic() * 1e9))
@@ -52,7 +64,7 @@ def test_it_ends_what_runs_and_writes_nothing_before_it_asks_anybody(
         )
         gate.open()
 
-    one.stop(3 * LEASE, and_then=look)
+    one.stop(LEASE + 1, and_then=look)
     assert found == [False, None, {"expired": 1}]
     deadline = monotonic() + PATIENCE
     while inferences := one.run(running()):
@@ -68,7 +80,6 @@ def test_it_ends_what_runs_and_writes_nothing_before_it_asks_anybody(
         assert ended == ["lost"]
     finally:
         other.leave()
-        one.kill()
 
 
 async def running() -> list[str]:
