@@ -1,4 +1,4 @@
-"""One Redis for all tests of a process, and servers that share it."""
+"""A Redis for tests that bring their own processes, and one that two servers share."""
 
 from __future__ import annotations
 
@@ -16,15 +16,23 @@ LEASE = 2.0
 
 @pytest.fixture(scope="session")
 def redis_url() -> Iterator[str]:
+    """No server looks into it: one would take over what a test leaves without an owner."""
     with redis_server() as url:
         yield url
 
 
 @pytest.fixture(scope="session")
-def shared_env(redis_url: str) -> dict[str, str]:
+def service_url() -> Iterator[str]:
+    """The Redis that the servers share."""
+    with redis_server() as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def shared_env(service_url: str) -> dict[str, str]:
     """The environment of every server of one service."""
     return {
-        "REDIS_URL": redis_url,
+        "REDIS_URL": service_url,
         "WEBCHAT_LEASE_SECONDS": str(LEASE),
         **SHARED,
         **NO_LIMITS,

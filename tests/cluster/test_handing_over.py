@@ -71,11 +71,11 @@ async def test_a_server_that_goes_leaves_its_queue_to_another_at_once(
 
 
 async def test_what_newer_code_has_stored_outlives_a_write_of_ours(
-    redis_url: str, here: Visitor, conv: str
+    service_url: str, here: Visitor, conv: str
 ):
     await here.hear("what is this", conv)
     keys = Keys(conv)
-    async with Redis.from_url(redis_url) as client:
+    async with Redis.from_url(service_url) as client:
         record = await stored(client, keys.record)
         record |= {"later": {"a": 1}}
         record["session"] |= {"v": 7, "mood": "good"}
@@ -88,21 +88,22 @@ async def test_what_newer_code_has_stored_outlives_a_write_of_ours(
 
 
 async def test_a_frame_of_newer_code_goes_to_clients_and_stops_no_fold(
-    redis_url: str, here: Visitor, conv: str
+    service_url: str, here: Visitor, conv: str
 ):
     await here.hear("what is this", conv)
     bounds = Bounds(frames=1000, bytes=10**6, age_ms=10**7, ttl_seconds=1000)
-    async with Redis.from_url(redis_url) as client, here.socket(conv) as socket:
+    async with Redis.from_url(service_url) as client, here.socket(conv) as socket:
         await socket.until("timeline.snapshot")
         store = RedisStore(client, bounds=bounds)
         claim = await store.claim(conv, "newer", ttl_ms=5000)
-        seq = claim.head + 1
+        last = await store.read(conv, epoch=claim.epoch, seq=0, id="", limit=1, now_ms=0)
+        seq = last.head + 1
         id = f"{seq}-77"
         event = {"seq": seq, "stream_id": id, "type": "later.kind", "id": "x", "data": {"a": 1}}
         text = json.dumps({"sem": True, "event": event}, separators=(",", ":"))
         at_ms = 1000 * (await client.time())[0]
         entry = Written(id, at_ms, len(text), "LaterKind", text)
-        batch = Batch(claim.head, claim.head_id, "", 0, [entry])
+        batch = Batch(last.head, last.head_id, "", 0, [entry])
         answer = await store.append(conv, "newer", claim, batch, ttl_ms=5000, now_ms=at_ms)
         assert answer.refusal is None
         assert await store.release(conv, "newer", claim, mail_done=answer.mail)
