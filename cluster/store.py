@@ -22,7 +22,7 @@ was away for longer than the lease."""
 
 
 class Claim(NamedTuple):
-    """A conversation's state as the claim found it. `held` by another process: nothing changed.
+    """Who owns the conversation after the call. `held` by another process: nothing changed.
 
     `fence` and `epoch` go with every verb of the owner. `remaining_ms` is the time that the lease
     of `owner` has left.
@@ -33,12 +33,6 @@ class Claim(NamedTuple):
     remaining_ms: int
     fence: int
     epoch: int
-    head: int
-    head_id: str
-    snap_seq: int
-    active: str
-    queued: int
-    bytes: int
 
 
 class Written(NamedTuple):
@@ -186,25 +180,17 @@ class RedisStore:
 
         With `diverged_epoch` the log goes on in a new epoch where it is still in that one.
         """
-        found = await self._writes.run(
+        status, owner, remaining, fence, epoch = await self._writes.run(
             self._scripts["claim"],
             Keys(conv_id).all,
             (process, ttl_ms, diverged_epoch, self._bounds.ttl_seconds),
         )
-        status, owner, remaining, *rest = found
-        fence, epoch, head, head_id, snap, active, queued, size = rest
         return Claim(
             held=status == b"HELD",
             owner=_text(owner),
             remaining_ms=int(remaining),
             fence=int(fence),
             epoch=int(epoch),
-            head=int(head),
-            head_id=_text(head_id),
-            snap_seq=int(snap),
-            active=_text(active),
-            queued=int(queued),
-            bytes=int(size),
         )
 
     async def append(

@@ -38,8 +38,9 @@ async def claimed(store: RedisStore, count: int) -> dict[str, Claim]:
 
 
 async def append(store: RedisStore, name: str, claim: Claim, text: str) -> str | None:
+    """Writes the first entry of a new conversation."""
     entry = Written(f"1-{len(text)}", 1, len(text), "E", text)
-    batch = Batch(claim.head, claim.head_id, "", 0, [entry])
+    batch = Batch(prev_seq=0, prev_id="", active="", queued=0, entries=[entry])
     answer = await store.append(name, "here", claim, batch, ttl_ms=60_000, now_ms=1)
     return answer.refusal
 
