@@ -191,7 +191,7 @@ CONTENT_SECURITY_POLICY = {
         "form-action": [SELF],
         "frame-ancestors": [NONE],
         "require-trusted-types-for": ["'script'"],
-        "trusted-types": ["dompurify"],
+        "trusted-types": ["webchat-entities"],
     },
 }
 

@@ -20,7 +20,7 @@ POLICY = {
     "form-action": "'self'",
     "frame-ancestors": "'none'",
     "require-trusted-types-for": "'script'",
-    "trusted-types": "dompurify",
+    "trusted-types": "webchat-entities",
 }
 PAGES = ["/", "/c/{conv}/", "/c/absent/", "/nothing", "/accounts/login/", "/accounts/logout/"]
 
@@ -68,4 +68,4 @@ async def test_the_csrf_refusal_of_a_form_is_a_page_with_the_policy(anna: Visito
 
     assert page.status_code == 403
     assert page.headers["content-type"].startswith("text/html")
-    assert "trusted-types dompurify" in page.headers["content-security-policy"]
+    assert "trusted-types webchat-entities" in page.headers["content-security-policy"]

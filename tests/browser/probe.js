@@ -55,9 +55,9 @@ async function touched({ before, piece }) {
   const count = ({ addedNodes, removedNodes }) => (moved += addedNodes.length + removedNodes.length);
   const observer = new MutationObserver((records) => records.forEach(count));
   observer.observe(target, { childList: true, subtree: true });
-  const words = target.textContent.length + piece.length;
   markdown.append(`\n\n${piece}`);
-  while (target.textContent.length < words) await new Promise(requestAnimationFrame);
+  const [last] = piece.split("\n").slice(-1);
+  while (!target.textContent.endsWith(last)) await new Promise(requestAnimationFrame);
   return moved;
 }
 
@@ -89,17 +89,13 @@ async function strangers(source) {
   return [...found];
 }
 
-/** Puts raw HTML through the sink alone, shows it, and lists what should not be there. */
-async function strangersThroughTheSink(html) {
-  const { highlighted, prose } = await moduleNamed("html");
+/** Takes raw HTML for what the highlighter wrote, shows it, and lists what should not be there. */
+async function strangersAmongSpans(html) {
+  const { spans } = await moduleNamed("spans");
   const target = document.createElement("div");
   document.body.append(target);
-  const found = [];
-  for (const sink of [prose, highlighted]) {
-    target.replaceChildren(sink(html));
-    found.push(...strangersIn(target));
-    if (sink === prose && target.querySelector("[class]")) found.push("class");
-  }
+  target.append(spans(html));
+  const found = strangersIn(target);
   target.remove();
   return found;
 }

@@ -1,6 +1,6 @@
 /** Colours a code block. The highlighter and each grammar are fetched when first needed. */
-import { highlighted } from "./html.js";
 import { soon } from "./slices.js";
+import { spans } from "./spans.js";
 
 const VENDOR = "../vendor/highlight.js-11.12.0";
 const GRAMMARS = new Set(
@@ -46,7 +46,7 @@ export async function highlight(code) {
   const text = code.textContent;
   if (!GRAMMARS.has(language) || text.length > LONGEST) return;
   const engine = await engineFor(language);
-  soon(() => code.replaceChildren(highlighted(engine.highlight(text, { language }).value)));
+  soon(() => code.replaceChildren(spans(engine.highlight(text, { language }).value)));
 }
 
 async function engineFor(language) {

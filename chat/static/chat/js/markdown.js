@@ -1,54 +1,31 @@
 import { Lexer, Marked } from "../vendor/marked-18.2.1/marked.esm.js";
 import { addCopyButton } from "./copy.js";
 import { highlight } from "./highlight.js";
-import { SAFE_LINK, prose } from "./html.js";
+import { prose } from "./prose.js";
+import { soon } from "./slices.js";
 
-/** The page's title is h1 and a message is h2, so an answer's first level is h3. */
-const HEADING_SHIFT = 2;
-const HOST = /^https?:\/\/(?:[^/?#@]*@)?([^/?#@:]+)/i;
-const LANGUAGE = /^[\w+#.-]{1,40}/;
 /** A block so long that drawing it takes more than this is drawn less often than each frame. */
 const CHEAP_MS = 8;
 const PAUSE_PER_COST = 4;
+/** So much of a long text is parsed and drawn at once, the rest in steps. */
+const STEP_CHARACTERS = 4_000;
 /** So many blocks of an answer make a part of it, as on the server (chat/markdown.py). */
 const PART_BLOCKS = 32;
 const nothing = () => undefined;
 
 /** Raw HTML and bare addresses are text; the server's parser is set up alike (chat/markdown.py). */
-const marked = new Marked({
+const { defaults } = new Marked({
   tokenizer: {
     html: nothing,
     tag: nothing,
     url: nothing,
     del: (source) => (source.startsWith("~~") ? false : undefined),
   },
-  renderer: {
-    heading({ tokens, depth }) {
-      const level = Math.min(6, depth + HEADING_SHIFT);
-      return `<h${level}>${this.parser.parseInline(tokens)}</h${level}>\n`;
-    },
-    code({ text, codeBlockStyle }) {
-      const code = codeBlockStyle === "indented" ? text.replace(/\n+$/, "") : text;
-      return `<div><pre><code>${escape(code && `${code}\n`)}</code></pre></div>\n`;
-    },
-    link({ href, tokens }) {
-      const words = this.parser.parseInline(tokens);
-      return SAFE_LINK.test(href) ? `<a href="${escape(encoded(href))}">${words}</a>` : words;
-    },
-    image({ href, text, tokens }) {
-      const alt = tokens ? this.parser.parseInline(tokens, this.parser.textRenderer) : text;
-      const host = href.match(HOST)?.[1].toLowerCase();
-      return escape(`Image${alt && `: ${alt}`}${host ? ` (${host})` : ""}`);
-    },
-    checkbox({ checked }) {
-      return checked ? "[x] " : "[ ] ";
-    },
-  },
 });
 
 /**
  * Markdown that grows. Only the unfinished end is parsed and drawn again, once per animation frame;
- * finished blocks stay in the document as they are.
+ * finished blocks stay in the document as they are. Much text at once is drawn step by step.
  */
 export class Markdown {
   #target;
@@ -56,7 +33,9 @@ export class Markdown {
   #tail = "";
   #tailNodes = [];
   #links = {};
+  #step = STEP_CHARACTERS;
   #waiting = false;
+  #finished = false;
   #costMs = 0;
 
   constructor(target) {
@@ -80,47 +59,71 @@ export class Markdown {
     this.#tail += text;
     if (this.#waiting) return;
     this.#waiting = true;
-    const draw = () => requestAnimationFrame(() => this.#waiting && this.#draw());
+    const draw = () => requestAnimationFrame(() => this.#drawWaiting());
     if (this.#costMs < CHEAP_MS) draw();
     else setTimeout(draw, this.#costMs * PAUSE_PER_COST);
   }
 
   /** Starts again with this text, which may go on growing. */
   replace(text) {
+    this.#finished = false;
+    this.#restart(text, STEP_CHARACTERS);
+    this.#draw();
+  }
+
+  /** The whole text is known: what waits is drawn now, much of it as soon as there is time. */
+  finish(text) {
+    this.#finished = true;
+    if (text !== this.#source) this.#restart(text, STEP_CHARACTERS);
+    this.#draw();
+  }
+
+  #restart(text, step) {
     this.#source = this.#tail = text;
+    this.#step = step;
     this.#links = {};
     this.#tailNodes = [];
     this.#target.removeAttribute("data-source");
     this.#target.replaceChildren();
-    this.#draw();
   }
 
-  /** The whole text is known: what waits is drawn now. */
-  finish(text) {
-    const linksDefinedLate = Object.keys(this.#links).length > 0;
-    if (text !== this.#source || linksDefinedLate) this.replace(text);
-    else this.#draw();
-    this.#tailNodes.forEach(dress);
-    this.#tailNodes = [];
-    this.#tail = "";
+  #drawWaiting() {
+    if (this.#waiting) this.#draw();
   }
 
   #draw() {
-    this.#waiting = false;
     const started = performance.now();
     const cut = this.#tail.endsWith("\r") ? "\r" : "";
     const text = this.#tail
       .replace(/\r$/, "")
       .replace(/\r\n?/g, "\n")
       .replaceAll("\0", "\ufffd");
-    const { done, rest, unfinished } = this.#parse(text);
+    const { done, rest, unfinished } = this.#parse(text.slice(0, this.#step));
     dress(done);
     this.#tailNodes.forEach(remove);
     this.#tailNodes = [...rest.childNodes];
     this.#add(done.childNodes);
     this.#add(this.#tailNodes);
-    this.#tail = unfinished + cut;
+    const later = text.slice(this.#step);
+    this.#tail = unfinished + later + cut;
     this.#costMs = performance.now() - started;
+    this.#waiting = later !== "";
+    if (this.#waiting) {
+      this.#step = unfinished.length < this.#step ? STEP_CHARACTERS : this.#step * 2;
+      soon(() => this.#drawWaiting());
+    } else if (this.#finished) this.#settle();
+  }
+
+  /** All is drawn. A link may be defined after its use: then all is drawn again, with what is known. */
+  #settle() {
+    const linked = Object.keys(this.#links).length > 0;
+    if (linked && this.#step !== Infinity) {
+      this.#restart(this.#source, Infinity);
+      return this.#draw();
+    }
+    this.#tailNodes.forEach(dress);
+    this.#tailNodes = [];
+    this.#tail = "";
   }
 
   /** The first blocks stand in the text itself, those after them in parts, which fill one by one. */
@@ -140,18 +143,17 @@ export class Markdown {
   /** The elements of finished blocks and of the rest, and the rest's text. */
   #parse(text) {
     try {
-      const lexer = new Lexer(marked.defaults);
+      const lexer = new Lexer(defaults);
       Object.assign(lexer.tokens.links, this.#links);
       const tokens = lexer.lex(text);
       this.#links = { ...lexer.tokens.links };
       const finished = tokens.splice(0, countFinished(tokens, text));
       const unfinished = text.slice(rawOf(finished).length);
-      return { done: render(finished), rest: render(tokens), unfinished };
+      return { done: prose(finished), rest: prose(tokens), unfinished };
     } catch (error) {
       if (!(error instanceof RangeError)) throw error;
-      // Nested deeper than the parser's stack: shown as it is.
-      const plain = [{ type: "code", raw: text, text }];
-      return { done: new DocumentFragment(), rest: render(plain), unfinished: text };
+      // Nested deeper than any answer: shown as it is.
+      return { done: prose([]), rest: prose([{ type: "code", text }]), unfinished: text };
     }
   }
 }
@@ -181,26 +183,6 @@ function rawOf(tokens) {
   return tokens.map((token) => token.raw).join("");
 }
 
-function render(tokens) {
-  if (!tokens.length) return new DocumentFragment();
-  const fragment = prose(marked.parser(tokens));
-  const languages = [];
-  marked.walkTokens(tokens, (token) => {
-    if (token.type === "code") languages.push(token.lang?.match(LANGUAGE)?.[0]);
-  });
-  fragment.querySelectorAll("pre > code").forEach((code, index) => {
-    code.closest("div").className = "code-block";
-    if (languages[index]) code.className = `language-${languages[index]}`;
-  });
-  for (const table of fragment.querySelectorAll("table")) {
-    const block = document.createElement("div");
-    block.className = "table-block";
-    table.replaceWith(block);
-    block.append(table);
-  }
-  return fragment;
-}
-
 /** What finished blocks get on top: their language's name, colours and copy buttons. */
 function dress(node) {
   if (!(node instanceof Element || node instanceof DocumentFragment)) return;
@@ -220,21 +202,4 @@ function addLanguage(block, name) {
   label.className = "code-language";
   label.textContent = name;
   block.prepend(label);
-}
-
-/** The address with what needs it percent-encoded, and nothing encoded twice. */
-function encoded(href) {
-  try {
-    return encodeURI(href).replaceAll("%25", "%");
-  } catch {
-    return href;
-  }
-}
-
-function escape(text) {
-  return text
-    .replaceAll("&", "&amp;")
-    .replaceAll("<", "&lt;")
-    .replaceAll(">", "&gt;")
-    .replaceAll('"', "&quot;");
 }

@@ -1,7 +1,7 @@
 /** Work that can wait, done a little at a time, so that a long conversation never holds the page up. */
 
 /** After so much of it the browser has its turn. */
-const SLICE_MS = 8;
+const SLICE_MS = 4;
 
 const waiting = [];
 let planned = false;

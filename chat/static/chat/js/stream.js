@@ -27,6 +27,7 @@ export class Stream {
   #onFrame;
   #lastError = null;
   #silence = null;
+  #heardAt = 0;
   #behind = null;
   #heartbeatMs = DEFAULT_HEARTBEAT_MS;
   #unansweredBytes = 0;
@@ -70,7 +71,7 @@ export class Stream {
   }
 
   #receive(text) {
-    this.#listen();
+    this.#heardAt = performance.now();
     this.#unansweredBytes += text.length * MOST_BYTES_PER_UNIT;
     const { event } = JSON.parse(text);
     if (typeof event.seq === "number") this.#frame(event);
@@ -128,10 +129,13 @@ export class Stream {
     this.#behind = { headSeq, timer: setTimeout(() => this.#socket.restart(), BEHIND_MS) };
   }
 
+  /** Reconnects when nothing is heard for longer than a heartbeat. */
   #listen() {
     clearTimeout(this.#silence);
     const patience = this.#heartbeatMs + HEARTBEAT_GRACE_MS;
-    this.#silence = setTimeout(() => this.#socket.restart(), patience);
+    const left = this.#heardAt + patience - performance.now();
+    if (left > 0) this.#silence = setTimeout(() => this.#listen(), left);
+    else this.#socket.restart();
   }
 
   /** Keeps the timers in step with the connection, and the server's own words for a stop. */
@@ -139,7 +143,10 @@ export class Stream {
     clearTimeout(this.#silence);
     clearTimeout(this.#behind?.timer);
     this.#behind = null;
-    if (status.state === "connecting" || status.state === "live") this.#listen();
+    if (status.state === "connecting" || status.state === "live") {
+      this.#heardAt = performance.now();
+      this.#listen();
+    }
     if (status.state !== "stopped") return status;
     return { ...status, reason: this.#lastError ?? status.reason };
   }
