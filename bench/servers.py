@@ -6,7 +6,6 @@ import asyncio
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -22,6 +21,8 @@ import psutil
 from redis.asyncio import Redis
 
 from cluster.store import Keys
+from tests.environment import inherited
+from tests.ports import free_port
 from tests.redis_server import redis_server
 
 from .client import Caller, Wire
@@ -260,7 +261,7 @@ class Machinery:
                     assert isinstance(second, Ours)
                     yield Pair(first, second, url, await _process_of(url))
             return
-        port = _free_port()
+        port = free_port()
         log = self.state / f"{port}.log"
         with log.open("wb") as output:
             process = await asyncio.create_subprocess_exec(
@@ -321,14 +322,8 @@ class Machinery:
             raise RuntimeError("the database and the static files could not be made")
 
     def _environment(self) -> dict[str, str]:
-        inherited = {
-            name: value
-            for name, value in os.environ.items()
-            if name not in ("DEBUG", "DATABASE_URL", "SECRET_KEY", "REDIS_URL")
-            and not name.endswith("_API_KEY")
-        }
         return {
-            **inherited,
+            **inherited(),
             "DJANGO_SETTINGS_MODULE": "bench.settings",
             "WEBCHAT_STATE_DIR": str(self.state),
             "WEBCHAT_MODEL": "bench:fast",
@@ -399,10 +394,3 @@ async def _end(process: asyncio.subprocess.Process) -> None:
             with suppress(TimeoutError):
                 async with asyncio.timeout(STOP_SECONDS):
                     await process.wait()
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

