@@ -85,7 +85,8 @@ HONEST: tuple[str, ...] = (
     "a\n\n---\n\nb\n\n***\n\nc",
     "Umlaute äöü, 漢字, emoji 👩‍👩‍👧 and e\u0301",
     "less < more > & \"quotes\" 'single' &amp; &copy; &#35;",
-    "&notit; &x; &frac12;&fjlig;&semi;&NotEqualTilde; &#128512; &#x1F600; &#0; &#xD800; \\&amp; &amp;lt;",
+    "&notit; &x; &frac12;&fjlig;&semi;&NotEqualTilde; &#128512; &#x1F600; &#0; &#xD800; "
+    "\\&amp; &amp;lt;",
     "`&amp;` <https://example.test/?a&amp;b> [a&amp;b](https://example.test/?a=1&amp;b=2)",
     "![a &amp; *b* `&lt;` \\* c](https://pictures.test/c.png)",
     "carriage\r\nreturns\r\n\r\n- a\r\n- b\r\n",
