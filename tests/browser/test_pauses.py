@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from playwright.async_api import Locator, expect
@@ -121,7 +122,7 @@ async def test_to_abort_ends_the_answer_and_the_pause_shows_what_was_proposed(
     for tab in (chat, second):
         await tab.ended("cancelled")
         await expect(slot(pause(tab), "outcome").get_by_text("Aborted")).to_be_visible()
-        await expect(arguments(tab)).to_have_count(0)
+        await expect(pause(tab).locator("textarea, button, details")).to_have_count(0)
         await expect(pause(tab)).to_contain_text("A note from the demo agent.")
     assert await chat.cards() == await second.cards()
     await shows_the_same_however_it_came(chat)
@@ -138,6 +139,32 @@ async def test_the_countdown_goes_by_the_server_s_clock(server: LiveServer, visi
     )
     await decide(chat, "Abort")
     await chat.ended("cancelled")
+
+
+async def test_a_countdown_is_to_the_nearest_second(server: LiveServer, visit: OpenChat):
+    chat = await agent(server, visit, "hello")
+    await chat.ended()
+    server_ms: list[int] = []
+
+    def give_30_seconds(event: Event) -> list[Event]:
+        if event["type"] == "ws.hello":
+            server_ms.append(event["data"]["serverTime"])
+        if event["type"] == "debugger.pause":
+            event["data"]["deadlineMs"] = server_ms[-1] + 30_400
+        return [event]
+
+    await meddle(chat.page, give_30_seconds)
+    clock, now = chat.page.clock, datetime(2030, 1, 1, tzinfo=UTC)
+    await clock.set_fixed_time(now)
+    await chat.page.reload()
+    await chat.live()
+    await chat.say("approve")
+    for passed, shown in ((0, "0:30"), (1_800, "0:29"), (30_000, "0:00")):
+        await clock.set_fixed_time(now + timedelta(milliseconds=passed))
+        timer = pause(chat).get_by_role("timer")
+        await expect(timer).to_have_text(f"Refused by itself in {shown}")
+    await decide(chat, "Abort")
+    await chat.ended("cancelled", count=2)
 
 
 async def test_a_snapshot_takes_nothing_away_that_a_person_has_written_or_opened(

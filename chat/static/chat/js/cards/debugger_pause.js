@@ -13,15 +13,13 @@ export class DebuggerPauseCard {
     "debugger.resumed": (card, event) => card.decided(event.data),
   };
 
-  #choice;
   #timer = null;
   #deciding = false;
 
   constructor(element) {
     this.element = element;
-    this.#choice = slot(element, "choice");
     element.addEventListener("input", ({ target }) => this.#edited(target));
-    this.#choice.addEventListener("click", (event) => {
+    element.addEventListener("click", (event) => {
       const button = event.target.closest("[data-decision]");
       if (!button) return;
       event.preventDefault();
@@ -30,7 +28,7 @@ export class DebuggerPauseCard {
   }
 
   adopt() {
-    if (this.#choice.hidden) return;
+    if (!this.element.hasAttribute("data-open")) return;
     this.#takeBack();
     this.#countDown();
   }
@@ -41,16 +39,15 @@ export class DebuggerPauseCard {
     const calls = (extra.toolCalls ?? []).map((call) => this.#call(call));
     const results = (extra.results ?? []).map((result) => step(result.name, result.result, result.status));
     slot(this.element, "steps").replaceChildren(...calls, ...results);
+    if (!open) return this.decided({ decision, by });
     const id = this.element.dataset.entityId;
     slot(this.#choice, "message").name = `message:${id}`;
     for (const button of this.#choice.querySelectorAll("[data-decision]")) {
       button.value = `${button.dataset.decision}:${id}`;
     }
-    this.#opened(open);
-    if (open) {
-      this.#takeBack();
-      this.#countDown();
-    } else if (decision) this.decided({ decision, by });
+    this.element.toggleAttribute("data-open", true);
+    this.#takeBack();
+    this.#countDown();
   }
 
   decided({ decision, by }) {
@@ -67,11 +64,9 @@ export class DebuggerPauseCard {
       const name = slot(text.parentElement, "name").textContent;
       text.parentElement.replaceWith(step(name, shown(text)));
     }
-    this.#opened(false);
-    this.#label();
-    this.#choice.querySelector("details").open = false;
+    this.#choice?.remove();
+    this.element.toggleAttribute("data-open", false);
     if (hadFocus) outcome.focus();
-    this.#enable(true);
     slot(this.element, "countdown").textContent = "";
     slot(this.element, "error").textContent = "";
   }
@@ -83,9 +78,9 @@ export class DebuggerPauseCard {
     return `${words}, by ${slot(outcome, "by").textContent}.`;
   }
 
-  #opened(open) {
-    this.#choice.hidden = !open;
-    this.element.toggleAttribute("data-open", open);
+  /** There as long as somebody may choose. */
+  get #choice() {
+    return slot(this.element, "choice");
   }
 
   get #arguments() {
@@ -93,7 +88,7 @@ export class DebuggerPauseCard {
   }
 
   get #fields() {
-    return [...this.#arguments, slot(this.#choice, "message")];
+    return this.element.querySelectorAll("textarea");
   }
 
   /** What the person had written here before this tab was reloaded. */
@@ -164,7 +159,7 @@ export class DebuggerPauseCard {
   /** Not `disabled`: that would take the focus away from somebody who works by keyboard. */
   #enable(enabled) {
     this.#deciding = !enabled;
-    for (const button of this.#choice.querySelectorAll("button")) {
+    for (const button of this.element.querySelectorAll("button")) {
       if (enabled) button.removeAttribute("aria-disabled");
       else button.setAttribute("aria-disabled", "true");
     }
