@@ -241,6 +241,7 @@ async def conversations(request: HttpRequest) -> HttpResponse:
                 "title": info.title,
                 "profile": info.profile,
                 "running": info.running,
+                "paused": info.paused,
                 "queue_depth": info.queue_depth,
                 "head_seq": heads[info.conv_id],
                 "last_activity_ms": info.last_activity_ms,

@@ -376,6 +376,7 @@ def _info(record: SessionRecord) -> SessionInfo:
         title=record.title,
         profile=record.profile,
         running=record.run is not None,
+        paused=record.run is not None and record.run.paused,
         queue_depth=len(record.queue),
         step_mode=record.step_mode,
         created_ms=record.created_ms,

@@ -713,6 +713,7 @@ def _info(stored: StoredConversation) -> SessionInfo:
         title=stored.title,
         profile=stored.profile,
         running=False,
+        paused=False,
         queue_depth=0,
         step_mode=bool(stored.step_mode),
         created_ms=stored.created_ms,

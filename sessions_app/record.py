@@ -43,7 +43,10 @@ class StoredKey(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class StoredRun(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """The active inference, and the prompt it answers. `stopping`: it was asked to end."""
+    """The active inference, and the prompt it answers.
+
+    `stopping`: it was asked to end. `paused`: it waits for a person's decision.
+    """
 
     inference_id: str
     turn_id: str
@@ -51,6 +54,7 @@ class StoredRun(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     fingerprint: str
     started_ms: int
     stopping: bool = False
+    paused: bool = False
 
     @property
     def outcome(self) -> Literal["cancelled", "lost"]:

@@ -202,6 +202,7 @@ class Session:
             title=self._title,
             profile=self.profile.slug,
             running=self.active is not None,
+            paused=self._paused,
             queue_depth=len(self._queue),
             step_mode=self.steps.enabled,
             created_ms=self._created_ms,
@@ -380,7 +381,11 @@ class Session:
 
     def _stored_run(self) -> StoredRun | None:
         run, stopping = self._run, self._stop_asked_ms is not None
-        return run and msgspec.structs.replace(run, stopping=stopping)
+        return run and msgspec.structs.replace(run, stopping=stopping, paused=self._paused)
+
+    @property
+    def _paused(self) -> bool:
+        return bool(self.steps.open)
 
     def touch(self) -> None:
         self._last_activity_ms = self._now_ms()

@@ -25,13 +25,17 @@ class ProfileInfo:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SessionInfo:
-    """A session at one moment. `owner` is `user:<pk>` or `visitor:<id>`."""
+    """A session at one moment. `owner` is `user:<pk>` or `visitor:<id>`.
+
+    `paused`: what runs waits for a person's decision.
+    """
 
     conv_id: str
     owner: str
     title: str
     profile: str
     running: bool
+    paused: bool
     queue_depth: int
     step_mode: bool
     created_ms: int

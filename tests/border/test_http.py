@@ -213,9 +213,22 @@ async def test_the_conversations_are_the_callers_own_newest_activity_first(
             "title": "fail at once",
             "profile": "default",
             "running": False,
+            "paused": False,
             "queue_depth": 0,
             "head_seq": each["head_seq"],
         }
+
+
+async def test_a_conversation_that_waits_for_a_decision_is_told_as_paused(anna: Visitor, conv: str):
+    async with anna.socket(conv) as socket:
+        await anna.post("/chat/agent", {"prompt": "approve", "conv_id": conv})
+        pause = (await socket.until("debugger.pause"))[-1]
+        [waiting] = await anna.get("/api/conversations")
+        assert (waiting["running"], waiting["paused"]) == (True, True)
+        decision = {"conv_id": conv, "pause_id": pause["id"], "decision": "abort"}
+        await anna.post("/api/debug/continue", decision)
+        [decided] = await anna.get("/api/conversations")
+        assert decided["paused"] is False
 
 
 async def test_a_running_conversation_is_told_as_running(anna: Visitor, conv: str):

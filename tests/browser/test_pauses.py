@@ -128,6 +128,21 @@ async def test_to_abort_ends_the_answer_and_the_pause_shows_what_was_proposed(
     await shows_the_same_however_it_came(chat)
 
 
+async def test_the_list_of_conversations_says_where_a_decision_is_needed(
+    server: LiveServer, visit: OpenChat
+):
+    chat = await agent(server, visit, "approve")
+    elsewhere = await visit("about:blank", like=chat)
+    await expect(pause(chat)).to_be_visible()
+    await elsewhere.page.goto(server.url)
+    for tab in (chat, elsewhere):
+        await expect(tab.row("approve").get_by_text("needs a decision")).to_be_visible()
+        await expect(tab.row("approve").get_by_text("answering")).to_be_hidden()
+    await decide(chat, "Abort")
+    await chat.ended("cancelled")
+    await expect(chat.row("approve").get_by_text("needs a decision")).to_be_hidden()
+
+
 async def test_the_countdown_goes_by_the_server_s_clock(server: LiveServer, visit: OpenChat):
     chat = await visit("about:blank")
     await chat.page.add_init_script("const now = Date.now; Date.now = () => now() + 3_600_000;")

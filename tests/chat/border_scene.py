@@ -43,7 +43,7 @@ class OpenHouse:
 
     info = SessionInfo(
         conv_id=CONV, owner=OWNER, title="", profile="chat", running=False,
-        queue_depth=0, step_mode=False, created_ms=0, last_activity_ms=0,
+        paused=False, queue_depth=0, step_mode=False, created_ms=0, last_activity_ms=0,
     )  # fmt: skip
 
     def profiles(self) -> tuple[ProfileInfo, ...]:

@@ -22,7 +22,7 @@ export class Conversations {
     this.#onTitle = onTitle;
     addEventListener("pageshow", (event) => event.persisted && this.refresh());
     addEventListener("visibilitychange", () => this.refresh());
-    this.#refreshAfter(element.querySelector('[data-slot="running"]:not([hidden])'));
+    this.#refreshAfter(element.querySelector("[data-running]:not([hidden])"));
   }
 
   async refresh() {
@@ -53,12 +53,13 @@ export class Conversations {
     if (focused) this.#element.querySelector(`a[href="${CSS.escape(focused)}"]`)?.focus();
   }
 
-  #row({ conv_id: convId, title, running, last_activity_ms: lastActivityMs }) {
+  #row({ conv_id: convId, title, running, paused, last_activity_ms: lastActivityMs }) {
     const element = clone("conversation-row");
     const link = slot(element, "link");
     link.href = `/c/${encodeURIComponent(convId)}/`;
     if (title) slot(element, "title").textContent = title;
-    slot(element, "running").hidden = !running;
+    slot(element, "answering").hidden = !running || paused;
+    slot(element, "paused").hidden = !paused;
     const time = slot(element, "time");
     time.dateTime = new Date(lastActivityMs).toISOString();
     time.textContent = ago(lastActivityMs);

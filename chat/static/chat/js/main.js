@@ -84,10 +84,12 @@ function followConversation() {
     },
     "debugger.pause"({ data }) {
       announcer.say(`${decides ? "Your" : "A"} decision is needed. ${data.summary}`);
+      conversations.refresh();
     },
     "debugger.resumed"({ id }) {
       const pause = timeline.card(id);
       if (!pause.element.contains(document.activeElement)) announcer.say(pause.outcome);
+      conversations.refresh();
     },
     "queue.updated"({ data }) {
       queue.show(data.items);
