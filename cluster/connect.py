@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from redis import Redis as SyncRedis
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
-from redis.backoff import ExponentialWithJitterBackoff
+from redis.backoff import ExponentialWithJitterBackoff, NoBackoff
+from redis.exceptions import AuthenticationError
 from redis.exceptions import ConnectionError as Unconnected
+from redis.exceptions import TimeoutError as TimedOut
+from redis.retry import Retry as SyncRetry
+from redis.sentinel import Sentinel as SyncSentinel
+
+from .sentinel import PrimaryPool, Service, service_in
 
 ANSWER_SECONDS = 3.0
 CONNECT_SECONDS = 2.0
@@ -30,9 +37,69 @@ OPTIONS: Mapping[str, Any] = {
 def connect(url: str) -> Redis:
     """A client that never has more than `CONNECTIONS` open; who comes later waits for one.
 
-    Connects when it is first asked. Raises ValueError for what is no URL of a Redis.
+    Connects when it is first asked. Where Sentinels watch the Redis, it follows the primary. Raises
+    ValueError for what is no URL of a Redis.
     """
-    pool = BlockingConnectionPool.from_url(
-        url, max_connections=CONNECTIONS, timeout=WAIT_SECONDS, **OPTIONS
-    )
-    return Redis.from_pool(pool)
+    bounds: dict[str, Any] = {"max_connections": CONNECTIONS, "timeout": WAIT_SECONDS, **OPTIONS}
+    service = service_in(url)
+    if service is None:
+        return Redis.from_pool(BlockingConnectionPool.from_url(url, **bounds))
+    return Redis.from_pool(PrimaryPool(service, **bounds))
+
+
+def layer_host(url: str) -> dict[str, Any]:
+    """The same Redis, as channels_redis is told of it. Of a wrong URL it will complain itself."""
+    try:
+        service = service_in(url)
+    except ValueError:
+        service = None
+    if service is None:
+        return {**OPTIONS, "address": url}
+    return {
+        **OPTIONS,
+        **service.options,
+        "master_name": service.name,
+        "sentinels": service.sentinels,
+        "sentinel_kwargs": service.asking,
+    }
+
+
+def connect_once(url: str, *, seconds: float) -> SyncRedis:
+    """A client for one question, which has its answer or its error within so long of each step.
+
+    Connects when it is asked. Raises ValueError or TypeError for what is no URL of a Redis.
+    """
+    once = _once(seconds)
+    service = service_in(url)
+    if service is None:
+        client = SyncRedis.from_url(url, **once)
+    else:
+        sentinel = SyncSentinel(service.sentinels, sentinel_kwargs={**service.asking, **once})  # type: ignore[no-untyped-call]
+        client = sentinel.master_for(service.name, **{**once, **service.options})  # type: ignore[no-untyped-call]
+    client.connection_pool.make_connection()  # what redis-py does not know it finds only now
+    return client
+
+
+def ask_sentinels(service: Service, *, seconds: float) -> Sequence[str] | None:
+    """The services that the first Sentinel which answers watches; None where none answers.
+
+    Raises RedisError where one refuses to say it.
+    """
+    for host, port in service.sentinels:
+        options = {**service.asking, **_once(seconds)}
+        try:
+            with SyncRedis(host=host, port=port, **options) as sentinel:
+                return sorted(sentinel.sentinel_masters())
+        except AuthenticationError:  # a kind of ConnectionError to redis-py
+            raise
+        except (Unconnected, TimedOut, OSError):
+            continue
+    return None
+
+
+def _once(seconds: float) -> dict[str, Any]:
+    return {
+        "socket_timeout": seconds,
+        "socket_connect_timeout": seconds,
+        "retry": SyncRetry(NoBackoff(), 0),
+    }

@@ -10,6 +10,7 @@ from typing import Any
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
+from .sentinel import heed_sentinels
 from .tasks import end
 
 logger = logging.getLogger(__name__)
@@ -47,6 +48,7 @@ class Health:
     async def _look_for_ever(self) -> None:
         while True:
             try:
+                await heed_sentinels(self._client)
                 if self._reached:
                     await self._client.ping()
                 else:

@@ -9,10 +9,15 @@ from typing import Any
 from django.apps import AppConfig
 from django.conf import settings
 from django.core.checks import CheckMessage, Error, Warning, register
-from redis import Redis
-from redis.backoff import NoBackoff
-from redis.exceptions import AuthenticationError, NoPermissionError, RedisError
-from redis.retry import Retry
+from redis.exceptions import (
+    AuthenticationError,
+    NoPermissionError,
+    RedisError,
+    ResponseError,
+)
+
+from cluster.connect import ask_sentinels, connect_once
+from cluster.sentinel import FORM, service_in
 
 logger = logging.getLogger(__name__)
 
@@ -20,10 +25,9 @@ OLDEST = (6, 2)
 """The first Redis that trims a stream by an id, and reads one after an id."""
 
 ASK_SECONDS = 1.0
-EXAMPLE = "redis://[[user]:password@]host:6379/0, or rediss:// for TLS"
-OF_SENTINEL = (
-    "Of Redises under Sentinel, name one address that follows the primary: a virtual one, or a "
-    "proxy's; see docs/cluster.md."
+EXAMPLE = (
+    "redis://[[user]:password@]host:6379/0, or rediss:// for TLS; where Sentinels watch the Redis, "
+    f"{FORM}, or rediss+sentinel:// for TLS"
 )
 
 
@@ -37,21 +41,17 @@ def check_redis(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[
     if not url:
         return []
     try:
-        Redis.from_url(url).close()
-        client = Redis.from_url(
-            url,
-            socket_timeout=ASK_SECONDS,
-            socket_connect_timeout=ASK_SECONDS,
-            retry=Retry(NoBackoff(), 0),
-        )
+        client = connect_once(url, seconds=ASK_SECONDS)
     except (ValueError, TypeError) as error:
         return [
             Error(
                 f"REDIS_URL is no URL of a Redis: {error}",
-                hint=f"Expected {EXAMPLE}; leave it out for one process alone. {OF_SENTINEL}",
+                hint=f"Expected {EXAMPLE}; leave it out for one process alone.",
                 id="webchat_project.E003",
             )
         ]
+    if wrong := list(_sentinel_findings(url)):
+        return wrong
     try:
         with client:
             return list(findings(client.info()))
@@ -75,6 +75,35 @@ def check_redis(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[
         ]
 
 
+def _sentinel_findings(url: str) -> Iterator[CheckMessage]:
+    """What the first Sentinel that answers has against the URL. Nothing where none answers."""
+    service = service_in(url)
+    if service is None:
+        return
+    try:
+        known = ask_sentinels(service, seconds=ASK_SECONDS)
+    except (AuthenticationError, NoPermissionError) as error:
+        yield Error(
+            f"A Sentinel refuses the account in REDIS_URL: {error}",
+            hint="Say ?sentinel_username=…&sentinel_password=… as the Sentinels have them; what "
+            "stands before the @ is for the Redis. The account needs PING and SENTINEL MASTERS.",
+            id="webchat_project.E004",
+        )
+    except ResponseError as error:
+        yield Error(
+            f"REDIS_URL names as a Sentinel what is none: {error}",
+            hint=f"Expected the Sentinels' addresses in {FORM}; of a Redis itself, redis://….",
+            id="webchat_project.E008",
+        )
+    else:
+        if known is not None and service.name not in known:
+            yield Error(
+                f"The Sentinels in REDIS_URL watch no {service.name!r}.",
+                hint=f"They watch: {', '.join(known) or 'nothing'}. Expected {FORM}.",
+                id="webchat_project.E008",
+            )
+
+
 def findings(info: Mapping[str, Any]) -> Iterator[CheckMessage]:
     """What is to be said of a Redis that answers INFO so."""
     version = str(info.get("redis_version", ""))
@@ -87,13 +116,13 @@ def findings(info: Mapping[str, Any]) -> Iterator[CheckMessage]:
     if info.get("cluster_enabled"):
         yield Error(
             "REDIS_URL leads to a node of a Redis Cluster.",
-            hint="Use a single Redis with a replica; see docs/cluster.md.",
+            hint="Use a Redis with replicas under Sentinel; see docs/cluster.md.",
             id="webchat_project.E006",
         )
     if "sentinel_masters" in info:
         yield Error(
             "REDIS_URL leads to a Sentinel, which keeps nothing.",
-            hint=OF_SENTINEL,
+            hint=f"Name it as one, with the service that it watches: {FORM}.",
             id="webchat_project.E007",
         )
         return

@@ -5,7 +5,7 @@ from pathlib import Path
 import environ
 from csp.constants import NONE, SELF
 
-from cluster.connect import OPTIONS as REDIS_OPTIONS
+from cluster.connect import layer_host
 from sessions_app.secrets import secrets_in
 
 from .logs import logging_config
@@ -88,7 +88,7 @@ REDIS_URL = env.str("REDIS_URL", default="")
 CHANNEL_LAYERS = {
     "default": {
         "BACKEND": "channels_redis.pubsub.RedisPubSubChannelLayer",
-        "CONFIG": {"hosts": [{"address": REDIS_URL, **REDIS_OPTIONS}]},
+        "CONFIG": {"hosts": [layer_host(REDIS_URL)]},
     }
     if REDIS_URL
     else {"BACKEND": "chat.layer.ProcessChannelLayer"}

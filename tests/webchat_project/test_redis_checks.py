@@ -12,7 +12,15 @@ GOOD = {"redis_version": "7.2.4", "maxmemory_policy": "noeviction", "aof_enabled
 
 
 @pytest.mark.parametrize(
-    "url", ["127.0.0.1:6379", "http://127.0.0.1:6379", "redis://host:port/0", "sentinel://a/b"]
+    "url",
+    [
+        "127.0.0.1:6379",
+        "http://127.0.0.1:6379",
+        "redis://host:port/0",
+        "redis://host:6379/0?colour=red",
+        "sentinel://a/b",
+        "redis+sentinel://host:26379",
+    ],
 )
 def test_what_is_no_url_of_a_redis_is_an_error(settings, url: str):
     settings.REDIS_URL = url
