@@ -129,7 +129,7 @@ class ClusterSessions:
     async def find(self, conv_id: str) -> SessionInfo | None:
         record = await self._record(conv_id)
         if record is not None:
-            return _info(record)
+            return record.info()
         if not self.manager.recalls:
             return None
         found: SessionInfo | None = await self._ask(conv_id, commands.Find())
@@ -146,7 +146,7 @@ class ClusterSessions:
     async def owned_by(self, owner: str) -> tuple[SessionInfo, ...]:
         ids = await _reached(self._store.owned(owner))
         found = [Stored.of(raw).session for raw in await _reached(self._store.records(ids))]
-        mine = [_info(record) for record in found if record is not None and record.owner == owner]
+        mine = [each.info() for each in found if each is not None and each.owner == owner]
         return tuple(sorted(mine, key=lambda info: info.last_activity_ms, reverse=True))
 
     async def submit(
@@ -367,18 +367,3 @@ async def _reached(asked: Any) -> Any:
     except (RedisError, OSError) as error:
         logger.debug("the store cannot be reached: %s", error)
         raise Unavailable(STORE_DOWN) from None
-
-
-def _info(record: SessionRecord) -> SessionInfo:
-    return SessionInfo(
-        conv_id=record.conv_id,
-        owner=record.owner,
-        title=record.title,
-        profile=record.profile,
-        running=record.run is not None,
-        paused=record.run is not None and record.run.paused,
-        queue_depth=len(record.queue),
-        step_mode=record.step_mode,
-        created_ms=record.created_ms,
-        last_activity_ms=record.last_activity_ms,
-    )

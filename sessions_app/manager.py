@@ -176,7 +176,7 @@ class SessionManager:
         if session is not None:
             return session.info()
         stored = await self._stored(conv_id)
-        return None if stored is None else _info(stored)
+        return None if stored is None else stored.info()
 
     async def open(self, conv_id: str, *, owner: str, profile: str | None) -> SessionInfo:
         chosen = self._profiles.get(profile)
@@ -187,7 +187,7 @@ class SessionManager:
 
     async def owned_by(self, owner: str) -> tuple[SessionInfo, ...]:
         live = [session.info() for session in self._sessions.values() if session.owner == owner]
-        stored = [_info(kept) for kept in self._store if kept.owner == owner]
+        stored = [kept.info() for kept in self._store if kept.owner == owner]
         return tuple(sorted(live + stored, key=lambda i: i.last_activity_ms, reverse=True))
 
     async def submit(
@@ -704,18 +704,3 @@ class SessionManager:
 def request_name(request: PromptRequest) -> str:
     """The same for two requests that ask the same."""
     return request_hash(request.prompt, request.conv_id, request.profile, request.overrides)
-
-
-def _info(stored: StoredConversation) -> SessionInfo:
-    return SessionInfo(
-        conv_id=stored.conv_id,
-        owner=stored.owner,
-        title=stored.title,
-        profile=stored.profile,
-        running=False,
-        paused=False,
-        queue_depth=0,
-        step_mode=bool(stored.step_mode),
-        created_ms=stored.created_ms,
-        last_activity_ms=stored.last_activity_ms,
-    )

@@ -16,7 +16,7 @@ from .inference.runner import with_last_word
 from .inference.steps import Resolution
 from .inference.turns import Block, LlmText, ToolCall, ToolUse, Turn, TurnMetadata, User
 from .profiles import Profile
-from .values import Queued, Shown, Started
+from .values import Queued, SessionInfo, Shown, Started
 
 VERSION = 1
 
@@ -84,6 +84,21 @@ class SessionRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     turns: int = 0
     errors: int = 0
     run: StoredRun | None = None
+
+    def info(self) -> SessionInfo:
+        """The session as it was when this was written."""
+        return SessionInfo(
+            conv_id=self.conv_id,
+            owner=self.owner,
+            title=self.title,
+            profile=self.profile,
+            running=self.run is not None,
+            paused=self.run is not None and self.run.paused,
+            queue_depth=len(self.queue),
+            step_mode=self.step_mode,
+            created_ms=self.created_ms,
+            last_activity_ms=self.last_activity_ms,
+        )
 
 
 class _StoredTurn(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

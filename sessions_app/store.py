@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Protocol, TypeAlias
 
 from .inference.turns import Turn
+from .values import SessionInfo
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,6 +23,21 @@ class StoredConversation:
     last_activity_ms: int
     turns: tuple[Turn, ...] = ()
     step_mode: bool | None = None  # None: as the profile has it
+
+    def info(self) -> SessionInfo:
+        """The session that it is while nobody uses it."""
+        return SessionInfo(
+            conv_id=self.conv_id,
+            owner=self.owner,
+            title=self.title,
+            profile=self.profile,
+            running=False,
+            paused=False,
+            queue_depth=0,
+            step_mode=bool(self.step_mode),
+            created_ms=self.created_ms,
+            last_activity_ms=self.last_activity_ms,
+        )
 
 
 class TurnStore(Protocol):
