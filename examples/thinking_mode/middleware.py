@@ -34,11 +34,11 @@ def thinking_mode(config: ThinkingLevels) -> Middleware:
             level = level_of(turn, config)
             publish(AppEvent(kind=KIND, id=card, props={"level": level}))
             told = System(id=KIND, text=config.levels[level])
-            answered = await infer(msgspec.structs.replace(turn, blocks=(told, *turn.blocks)))
-            blocks = tuple(block for block in answered.blocks if block.id != KIND)
-            words = words_of_thought(blocks[len(turn.blocks) :])
+            told_first = msgspec.structs.replace(turn, blocks=(told, *turn.blocks))
+            answered = (await infer(told_first)).without(KIND)
+            words = words_of_thought(answered.blocks[len(turn.blocks) :])
             publish(AppEvent(kind=KIND, id=card, props={"words": words}))
-            return msgspec.structs.replace(answered, blocks=blocks)
+            return answered
 
         return with_thinking_mode
 
