@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from urllib.parse import urlsplit
+
 import pytest
 from playwright.async_api import expect
 
@@ -41,6 +43,14 @@ async def test_a_tab_that_is_signed_out_says_so_and_leads_back_to_where_it_was(
     await chat.say("and what is that?")
     await expect(chat.error).to_have_text("You are signed out. Log in again to go on.")
     await expect(chat.prompt).to_have_value("and what is that?")
+
+    asked: list[str] = []
+    chat.page.on("request", lambda request: asked.append(urlsplit(request.url).path))
+    await chat.page.evaluate(
+        "dispatchEvent(new Event('visibilitychange')); fetch('/api/chat/profiles').then(String)"
+    )
+    assert asked == ["/api/chat/profiles"]  # an answer would be that there are no conversations
+    await expect(chat.row("what is this")).to_be_visible()
 
     await chat.page.get_by_role("link", name="Log in again").click()
     await log_in()

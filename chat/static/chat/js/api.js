@@ -16,6 +16,10 @@ export function setSignedOut(isOver) {
   signedOut = isOver;
 }
 
+export function isSignedOut() {
+  return signedOut;
+}
+
 export function get(path) {
   return request(path, { method: "GET" });
 }

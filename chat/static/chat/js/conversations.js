@@ -1,4 +1,4 @@
-import { ApiError, get } from "./api.js";
+import { ApiError, get, isSignedOut } from "./api.js";
 import { serverNow } from "./clock.js";
 import { clone, slot } from "./slot.js";
 
@@ -25,12 +25,14 @@ export class Conversations {
     this.#refreshAfter(element.querySelector("[data-running]:not([hidden])"));
   }
 
+  /** The rows stay as they are for who is signed out, and would be told of none. */
   async refresh() {
     clearTimeout(this.#timer);
-    if (document.hidden) return;
+    if (document.hidden || isSignedOut()) return;
     let running = false;
     try {
       const rows = await get("/api/conversations");
+      if (isSignedOut()) return;
       running = rows.some((row) => row.running);
       this.#show(rows);
     } catch (error) {
