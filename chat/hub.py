@@ -15,6 +15,7 @@ from .limits import Limits
 from .loop_probe import LoopProbe
 from .metrics import LAG_BUCKETS, StreamCollector
 from .ports import Sessions
+from .requests import Requests
 from .streams import StreamInfo, Streams
 
 
@@ -56,6 +57,7 @@ class Hub:
         self.settings = settings
         self.limits = limits or Limits(settings.bounds())
         self.metrics = metrics
+        self.requests = Requests()
         self.draining = False
         metrics.register(StreamCollector(streams, self.limits))
         self._tasks = Gauge(
@@ -88,10 +90,11 @@ class Hub:
         return (*(["draining"] if self.draining else []), *shared)
 
     async def aclose(self) -> None:
-        """Ends every inference as cancelled, then every task of streams and guard. Idempotent."""
+        """Ends every inference as cancelled, then streams, requests and guard. Idempotent."""
         self.draining = True
         await self.sessions.aclose()
         await self.streams.aclose()
+        await self.requests.aclose()
         await self.guard.aclose()
         if self._shared is not None:
             await self._shared.aclose()

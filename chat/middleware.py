@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractContextManager, nullcontext
 
 from asgiref.sync import iscoroutinefunction, markcoroutinefunction
 from django.core.exceptions import RequestDataTooBig
@@ -13,9 +14,11 @@ from django.shortcuts import render
 
 from sessions_app.inference.errors import Draining, Unavailable, WebchatError
 
+from .apps import installed
 from .errors import PromptTooLong, http_status
 
 RETRY_SECONDS = 5
+PROBES = ("/healthz", "/readyz")
 _GENERIC = {
     400: ("bad_request", "The request could not be read; check its form."),
     403: ("forbidden", "The request was refused; load a page for a fresh CSRF token, then retry."),
@@ -42,7 +45,11 @@ class ProtocolErrorsMiddleware:
             markcoroutinefunction(self)
 
     async def __call__(self, request: HttpRequest) -> HttpResponseBase:
-        response = await self._get_response(request)
+        try:
+            with _place(request):
+                response = await self._get_response(request)
+        except (Draining, Unavailable) as going:
+            return _refused(request, going)
         if response.status_code < 400 or not _speaks_json(request) or _is_json(response):
             return response
         code, sentence = _GENERIC.get(response.status_code, _UNEXPECTED)
@@ -56,19 +63,29 @@ class ProtocolErrorsMiddleware:
     async def process_exception(
         self, request: HttpRequest, exception: Exception
     ) -> HttpResponse | None:
-        if isinstance(exception, Unavailable | Draining) and not _speaks_json(request):
-            return _unavailable_page(request, exception)
-        if not _speaks_json(request):
-            return None
-        if isinstance(exception, RequestDataTooBig):
+        if isinstance(exception, RequestDataTooBig) and _speaks_json(request):
             exception = PromptTooLong("The request is too large; shorten it.")
-        if not isinstance(exception, WebchatError):
-            return None
-        status = http_status(exception)
-        response = error_response(status, exception.code, str(exception))
-        if status in (429, 503):
-            response["Retry-After"] = str(getattr(exception, "retry_after", RETRY_SECONDS))
-        return response
+        if isinstance(exception, Unavailable | Draining):
+            return _refused(request, exception)
+        if isinstance(exception, WebchatError) and _speaks_json(request):
+            return _refused(request, exception)
+        return None
+
+
+def _place(request: HttpRequest) -> AbstractContextManager[None]:
+    """Among the requests that a process which goes does not wait for; probes ask until its end."""
+    hub = installed()
+    return nullcontext() if hub is None or request.path in PROBES else hub.requests.answering()
+
+
+def _refused(request: HttpRequest, error: WebchatError) -> HttpResponse:
+    if not _speaks_json(request):
+        return _unavailable_page(request, error)
+    status = http_status(error)
+    response = error_response(status, error.code, str(error))
+    if status in (429, 503):
+        response["Retry-After"] = str(getattr(error, "retry_after", RETRY_SECONDS))
+    return response
 
 
 def _unavailable_page(request: HttpRequest, error: WebchatError) -> HttpResponse:

@@ -168,6 +168,12 @@ class Connection:
             self.closing = code
         self._wake.set()
 
+    def give_up(self, code: int) -> None:
+        """Asks for the socket to be closed now, whatever its pump waits for."""
+        self.close(code)
+        if self.deadline is not None:
+            self.deadline.reschedule(asyncio.get_running_loop().time())
+
     def leave(self, code: int) -> None:
         """Asks for the socket to be closed once it was sent all that is in the log.
 

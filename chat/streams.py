@@ -29,6 +29,7 @@ from .pool import CLOSE_ENDED, CLOSE_RESTARTING, Connection
 from .timeline import Snapshot, Timeline
 
 LEAVE_SECONDS = 3.0
+GIVE_UP_SECONDS = 0.5
 
 
 class Logs(Protocol):
@@ -329,24 +330,31 @@ class Streams:
     async def aclose(self) -> None:
         """Logs what was published, sends every socket that and a 1012, and ends every task.
 
-        A socket that does not take it within `LEAVE_SECONDS` is left to its server.
+        A socket that does not take it within `LEAVE_SECONDS`, or whose log is away, gets the 1012.
         """
         for stream in tuple(self._streams.values()):
             if stream.coordinator is not None:
                 await stream.coordinator.aclose()
         for connection in self.connections():
             connection.leave(CLOSE_RESTARTING)
-        with suppress(TimeoutError):
-            async with asyncio.timeout(LEAVE_SECONDS):
-                for stream in tuple(self._streams.values()):
-                    if stream.follower is not None:
-                        await stream.follower.pool.emptied()
+        await self._emptied(LEAVE_SECONDS)
+        for connection in self.connections():
+            connection.give_up(CLOSE_RESTARTING)
+        await self._emptied(GIVE_UP_SECONDS)
         for stream in tuple(self._streams.values()):
             if stream.follower is not None:
                 await stream.follower.aclose()
                 stream.follower = None
         if self._ending:
             await asyncio.wait(tuple(self._ending))
+
+    async def _emptied(self, seconds: float) -> None:
+        """Returns once every socket has left, and after so long."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                for stream in tuple(self._streams.values()):
+                    if stream.follower is not None:
+                        await stream.follower.pool.emptied()
 
     def _stream(self, conv_id: str) -> _Stream:
         stream = self._streams.get(conv_id)

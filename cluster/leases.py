@@ -169,6 +169,10 @@ class Leases:
         """Gives up what cannot be told to the store."""
         self._lose(lease, why)
 
+    def abandon_all(self, why: Refusal) -> None:
+        for lease in tuple(self._held.values()):
+            self._lose(lease, why)
+
     async def aclose(self) -> None:
         if self._keeper is not None:
             await end(self._keeper)

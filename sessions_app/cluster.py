@@ -22,6 +22,7 @@ from cluster.inbox import Inbox
 from cluster.leases import LEASE_SECONDS
 from cluster.presence import Presence
 from cluster.store import RedisStore
+from cluster.tasks import end
 
 from . import commands
 from .commands import ANSWERS, Command, Mail, Reply, SubmitAnswer
@@ -48,6 +49,9 @@ GIVEN_AT_ONCE = 32
 """Conversations of an owner that are given to another at one time."""
 ASK_SECONDS = 1.0
 """How often the owner is told again of mail that it has not answered."""
+AWAY_SECONDS = 3.0
+"""How long a process that goes waits until it asks whether the store is there."""
+PING_SECONDS = 1.0
 STORE_DOWN = "the conversations cannot be reached just now; try again in a few seconds"
 NO_ANSWER = (
     "no server has answered for this conversation; look at it again, for what you asked may have "
@@ -115,11 +119,29 @@ class ClusterSessions:
         await self.manager.drain(timeout)
 
     async def aclose(self) -> None:
-        """Ends what runs here as cancelled, gives every session up, and leaves the service."""
+        """Ends what runs here as cancelled, gives every session up, and leaves the service.
+
+        Where the store is away, whoever comes next tells how it ended.
+        """
         await self.owned.stop_reaping()
-        await self.manager.aclose(keep_queue=True)
-        await self.owned.aclose()
+        patience = asyncio.create_task(self._wait_no_longer(), name="store-patience")
+        try:
+            await self.manager.aclose(keep_queue=True)
+            await self.owned.aclose()
+        finally:
+            await end(patience)
         await self._inbox.aclose()
+
+    async def _wait_no_longer(self) -> None:
+        """Owns nothing any more once the store has been away for too long."""
+        await asyncio.sleep(AWAY_SECONDS)
+        while True:
+            try:
+                async with asyncio.timeout(PING_SECONDS):
+                    await self._store.client.ping()
+            except (RedisError, OSError, TimeoutError):
+                self.owned.leases.abandon_all("expired")
+            await asyncio.sleep(PING_SECONDS)
 
     # The port
 

@@ -28,12 +28,20 @@ from sessions_app.manager import SessionManager
 from .redis_checks import tell_findings
 
 
-class _Told(logging.Filter):
-    """Leaves out that Redis is away: `Health` says it once."""
+class Told(logging.Filter):
+    """Leaves out that Redis is away: `Health` says it once.
+
+    Two tasks of the layer share a connection, and trip over each other where it breaks: what the
+    second one says of it (an AttributeError, a RuntimeError) came of the same.
+    """
 
     def filter(self, record: logging.LogRecord) -> bool:
         error = record.exc_info[1] if record.exc_info else None
-        return not isinstance(error, RedisError | OSError)
+        while error is not None:
+            if isinstance(error, RedisError | OSError):
+                return False
+            error = error.__cause__ or error.__context__
+        return True
 
 
 class Cluster:
@@ -43,7 +51,7 @@ class Cluster:
         self.client = connect(chat.redis_url)
         self.health = Health(self.client, on_reached=tell_findings)
         self.process = f"{socket.gethostname()}-{os.getpid()}-{uuid4().hex[:8]}"
-        logging.getLogger("channels_redis.pubsub").addFilter(_Told())
+        logging.getLogger("channels_redis.pubsub").addFilter(Told())
         window = chat.window()
         store = RedisStore(
             self.client,

@@ -7,6 +7,7 @@ import asyncio
 import pytest
 
 from chat.frames import Cursor
+from chat.pool import CLOSE_RESTARTING
 from chat.streams import StreamInfo, Streams
 from tests.chat.wire import ORIGIN, Tab, inference
 
@@ -154,3 +155,18 @@ async def test_a_conversation_that_is_gone_leaves_no_task_and_its_sockets_are_to
     assert streams.head_seq("a") == 0
     streams.forget("a")
     await streams.aclose()
+
+
+async def test_a_socket_whose_log_is_away_when_the_process_goes_is_told_to_come_back(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    async def away(*args: object, **asked: object) -> None:
+        await asyncio.Event().wait()
+
+    streams = Streams()
+    tab = Tab(streams, "a")
+    monkeypatch.setattr(streams.log("a"), "read", away)
+    tab.join("1.0")
+    await asyncio.sleep(1)
+    await streams.aclose()
+    assert await tab.closed() == CLOSE_RESTARTING

@@ -139,6 +139,10 @@ class Process:
         self._loop.call_soon_threadsafe(stopped)
         assert woken.wait(seconds + PATIENCE), "the process does not wake"
 
+    def cut_off(self) -> None:
+        """Nobody hears it any more, and it hears nobody."""
+        self._pool.dead = True
+
     def kill(self) -> None:
         """Says no more word to anybody; its leases run out at once."""
         self._pool.dead = True

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 from uuid import uuid4
 
+import httpx
 import pytest
 import pytest_asyncio
 from redis.asyncio import Redis
@@ -41,7 +42,7 @@ def conv() -> str:
 
 
 async def test_a_server_that_goes_leaves_its_queue_to_another_at_once(
-    first: LiveServer, here: Visitor, shared_env: dict[str, str], conv: str
+    first: LiveServer, here: Visitor, shared_env: dict[str, str], redis_url: str, conv: str
 ):
     env = {**shared_env, "WEBCHAT_STATE_DIR": str(first.state), "WEBCHAT_DRAIN_TIMEOUT": "2"}
     async with live_server("uvicorn", env=env) as going, at(going, here) as anna:
@@ -51,6 +52,7 @@ async def test_a_server_that_goes_leaves_its_queue_to_another_at_once(
             seen = await socket.until("inference.started")
             ask = {"prompt": "what is this", "conv_id": conv}
             assert (await here.post("/chat", ask)).status_code == 202
+            unanswered = await asked_of_nobody(redis_url, anna)
             going.process.send_signal(signal.SIGTERM)
             async with asyncio.timeout(PATIENCE):
                 while True:
@@ -66,8 +68,27 @@ async def test_a_server_that_goes_leaves_its_queue_to_another_at_once(
                 ends.append(seen[-1]["data"]["status"])
         assert ends == ["cancelled", "completed", "completed"]
         assert not broken_rules([frame for frame in seen if "seq" in frame])
-        await going.ended()
+        told = await unanswered
+        assert (told.status_code, told.json()["code"]) == (503, "unavailable")
+        assert int(told.headers["Retry-After"]) > 0
+        assert await going.ended() == 0
         assert "Traceback" not in going.log
+
+
+async def asked_of_nobody(redis_url: str, anna: Visitor) -> asyncio.Task[httpx.Response]:
+    """A prompt on its way, in a conversation whose owner says nothing."""
+    conv_id = str(uuid4())
+    bounds = Bounds(frames=1000, bytes=10**6, age_ms=10**7, ttl_seconds=1000)
+    async with Redis.from_url(redis_url) as client:
+        await RedisStore(client, bounds=bounds).claim(conv_id, "silent", ttl_ms=60_000)
+        ask = {"prompt": "what is this", "conv_id": conv_id}
+        asking = asyncio.create_task(anna.post("/chat", ask), name="asked of nobody")
+        async with asyncio.timeout(PATIENCE):
+            while True:
+                if await client.xlen(Keys(conv_id).mail):
+                    break
+                await asyncio.sleep(0.05)
+    return asking
 
 
 async def test_what_newer_code_has_stored_outlives_a_write_of_ours(

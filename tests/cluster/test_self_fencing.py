@@ -15,7 +15,7 @@ from redis import Redis as SyncRedis
 from redis.asyncio import Redis
 
 from cluster.leases import Lease, LeaseLost, Leases
-from cluster.store import Batch, Keys, RedisStore, Written
+from cluster.store import LEASES, Batch, Keys, RedisStore, Written
 from sessions_app.testing import Gate, ScriptedEngine
 from sessions_app.values import PromptRequest
 from tests.cluster.processes import BOUNDS, PATIENCE, Process
@@ -73,6 +73,31 @@ def test_it_ends_what_runs_and_writes_nothing_before_it_asks_anybody(
     monkeypatch.undo()
 
     other = Process(redis_url, str(uuid4()), ScriptedEngine("It is."), lease_seconds=LEASE)
+    try:
+        deadline = monotonic() + PATIENCE
+        while not (ended := ends(other.run(frames(other, conv)))):
+            assert monotonic() < deadline, "nobody has told the end"
+        assert ended == ["lost"]
+    finally:
+        other.leave()
+
+
+def test_a_process_that_is_asked_to_go_waits_for_no_store_that_is_away(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("sessions_app.cluster.AWAY_SECONDS", 0.1)
+    gate, conv = Gate("first"), str(uuid4())
+    one = Process(redis_url, str(uuid4()), ScriptedEngine("So", gate, " be it."))
+    request = PromptRequest(owner=f"visitor:{uuid4()}", prompt="go", conv_id=conv)
+    one.run(one.sessions.submit(request))
+    one.run(asyncio.wait_for(gate.reached(), PATIENCE))
+    one.cut_off()
+    one.leave()  # long before its lease runs out
+
+    with SyncRedis.from_url(redis_url) as redis:
+        redis.hset(Keys(conv).meta, "until", 0)
+        redis.zadd(LEASES, {conv: 0})
+    other = Process(redis_url, str(uuid4()), ScriptedEngine("It is."))
     try:
         deadline = monotonic() + PATIENCE
         while not (ended := ends(other.run(frames(other, conv)))):

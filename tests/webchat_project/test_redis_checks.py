@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import logging
+
 import pytest
 from django.core.checks import run_checks
+from redis.exceptions import ConnectionError as RedisConnectionError
 
 from tests.ports import free_port
+from webchat_project.cluster import Told
 from webchat_project.redis_checks import findings
 
 GOOD = {"redis_version": "7.2.4", "maxmemory_policy": "noeviction", "aof_enabled": 1}
@@ -53,3 +57,15 @@ def test_a_redis_that_is_away_is_a_warning_and_no_error(settings):
 def test_what_redis_says_of_itself_is_judged(info: dict[str, object], ids: list[str]):
     found = [str(finding.id) for finding in findings({**GOOD, **info})]
     assert found == [f"webchat_project.{id}" for id in ids]
+
+
+def record_of(error: Exception) -> logging.LogRecord:
+    told = (type(error), error, None)
+    return logging.LogRecord("layer", logging.ERROR, "layer.py", 1, "it failed", None, told)
+
+
+def test_a_layer_that_trips_over_a_broken_line_says_nothing_of_its_own():
+    tripped = AttributeError("'NoneType' object has no attribute 'writelines'")
+    assert Told().filter(record_of(tripped))
+    tripped.__context__ = RedisConnectionError("the line is broken")
+    assert not Told().filter(record_of(tripped))
