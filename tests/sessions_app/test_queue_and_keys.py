@@ -262,6 +262,14 @@ async def test_a_queued_prompt_whose_profile_breaks_says_which_and_runs_nothing_
     assert len(bench.engine.turns) == 2
 
 
+async def test_closing_forgets_the_prompts_that_wait():
+    bench = Bench(Gate("for ever"))
+    await bench.ask("one")
+    await bench.ask("two")
+    await bench.manager.aclose()
+    assert (bench.taken(), bench.ends(), bench.waiting()) == (["one"], ["cancelled"], [])
+
+
 async def test_a_prompt_that_cannot_start_makes_no_conversation():
     bench = Bench()
     bench.unbuildable = {"broken"}
@@ -386,6 +394,16 @@ async def test_a_key_belongs_to_its_owner():
     await bench.ask("one", "key")
     _, replayed = await bench.answer("one", "key", owner=BERT, conv_id="berts")
     assert not replayed
+
+
+async def test_a_key_goes_along_with_a_visitor_who_signs_in():
+    bench = Bench("Hello")
+    first = await bench.ask("hi", "k")
+    own = await bench.ask("hi", "k", owner=BERT, conv_id="bert")
+    await bench.manager.transfer(ANNA, "user:7")
+    assert await bench.answer("hi", "k", owner="user:7") == (first, True)
+    await bench.manager.transfer("user:7", BERT)
+    assert await bench.answer("hi", "k", owner=BERT, conv_id="bert") == (own, True)
 
 
 async def test_a_refused_request_does_not_use_its_key_up():
