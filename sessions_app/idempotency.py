@@ -29,9 +29,6 @@ class IdempotencyKeys:
         self._now_ms = now_ms
         self._answers: OrderedDict[tuple[str, str], _Remembered] = OrderedDict()
 
-    def __len__(self) -> int:
-        return len(self._answers)
-
     def answer(self, owner: str, key: str, request: str) -> Submitted | None:
         """What was answered to this key; None if new. Raises KeyReused for another request."""
         self._forget_old()

@@ -111,7 +111,6 @@ class ManagerStatistics:
     running: int
     queued: int
     paused: int
-    idempotency_keys: int
 
 
 class SessionManager:
@@ -409,7 +408,6 @@ class SessionManager:
             running=len(running),
             queued=sum(session.info().queue_depth for session in running),
             paused=sum(bool(session.steps.open) for session in running),
-            idempotency_keys=len(self._keys),
         )
 
     async def live(self) -> tuple[LiveSession, ...]:
