@@ -50,14 +50,18 @@ async function touched({ before, piece }) {
   const { Markdown } = await moduleNamed("markdown");
   const target = document.createElement("div");
   const markdown = new Markdown(target);
+  const drawn = async (text) => {
+    const last = text.slice(text.lastIndexOf("\n") + 1);
+    while (!target.textContent.trimEnd().endsWith(last)) await new Promise(requestAnimationFrame);
+  };
   markdown.replace(before);
+  await drawn(before);
   let moved = 0;
   const count = ({ addedNodes, removedNodes }) => (moved += addedNodes.length + removedNodes.length);
   const observer = new MutationObserver((records) => records.forEach(count));
   observer.observe(target, { childList: true, subtree: true });
   markdown.append(`\n\n${piece}`);
-  const [last] = piece.split("\n").slice(-1);
-  while (!target.textContent.endsWith(last)) await new Promise(requestAnimationFrame);
+  await drawn(piece);
   return moved;
 }
 
@@ -120,7 +124,7 @@ async function showSnapshot(url) {
   const { Timeline } = await moduleNamed("timeline");
   const snapshot = await (await fetch(url)).json();
   const root = document.createElement("div");
-  new Timeline(root, { epoch: "0", seq: 0 }).replace(snapshot);
+  showAll(new Timeline(root, { epoch: "0", seq: 0 }), snapshot);
   document.querySelector("[data-timeline]").replaceChildren(...root.children);
 }
 
@@ -129,5 +133,10 @@ async function takeSnapshot(url) {
   const { Timeline } = await moduleNamed("timeline");
   const snapshot = await (await fetch(url)).json();
   const cursor = { epoch: snapshot.epoch, seq: snapshot.version };
-  new Timeline(document.querySelector("[data-timeline]"), cursor).replace(snapshot);
+  showAll(new Timeline(document.querySelector("[data-timeline]"), cursor), snapshot);
+}
+
+function showAll(timeline, snapshot) {
+  timeline.replace(snapshot);
+  for (const { id } of snapshot.entities) timeline.card(id);
 }

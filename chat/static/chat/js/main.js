@@ -21,24 +21,37 @@ const ENDINGS = {
   max_iterations: "The limit of steps was reached.",
 };
 
-const find = (name) => document.querySelector(`[data-${name}]`);
-const page = find("conversation");
-const select = find("profiles");
-const profiles = select && new Profiles(select);
+const parts = partsOf(document.body);
+const page = parts.conversation;
+const profiles = parts.profiles && new Profiles(parts.profiles);
 
 if (page) followConversation();
 else {
-  new Composer(find("composer"), {});
-  new Conversations(find("conversations"), {});
+  new Composer(parts.composer, {});
+  new Conversations(parts.conversations, {});
+}
+
+/** The elements by the names of their data attributes. A timeline's cards, which may be many, have none. */
+function partsOf(root) {
+  const found = {};
+  const { FILTER_ACCEPT, FILTER_REJECT, SHOW_ELEMENT } = NodeFilter;
+  const walker = document.createTreeWalker(root, SHOW_ELEMENT, ({ parentElement }) =>
+    parentElement.hasAttribute("data-timeline") ? FILTER_REJECT : FILTER_ACCEPT,
+  );
+  while (walker.nextNode()) {
+    const element = walker.currentNode;
+    for (const name of Object.keys(element.dataset)) found[name] ??= element;
+  }
+  return found;
 }
 
 function followConversation() {
   const { convId, cursor, running } = page.dataset;
   const decides = page.dataset.may.split(" ").includes("decide");
-  const announcer = new Announcer(find("announcer"));
-  const timeline = new Timeline(find("timeline"), Cursor.parse(cursor));
-  const queue = new Queue(find("queue"), { convId, onEmptied: () => composer.focus() });
-  const composer = new Composer(find("composer"), {
+  const announcer = new Announcer(parts.announcer);
+  const timeline = new Timeline(parts.timeline, Cursor.parse(cursor));
+  const queue = new Queue(parts.queue, { convId, onEmptied: () => composer.focus() });
+  const composer = new Composer(parts.composer, {
     convId,
     onSent({ status }) {
       profiles?.sent();
@@ -46,20 +59,20 @@ function followConversation() {
       if (status === "queued") announcer.say("Your message waits for its turn.");
     },
   });
-  const answers = new Answers(find("timeline"), {
+  const answers = new Answers(parts.timeline, {
     convId,
     timeline,
     again: (prompt, inferenceId) => composer.again(prompt, inferenceId),
   });
-  listenForCopies(find("timeline"), {
+  listenForCopies(parts.timeline, {
     answer: (inferenceId) => answers.markdown(inferenceId),
     told: (outcome) => announcer.say(outcome),
   });
-  const stepMode = new StepMode(find("steps"), { convId, onError: (error) => composer.say(error) });
-  const scroll = new StickyScroll(find("jump"), { onJump: () => composer.focus() });
-  const conversations = new Conversations(find("conversations"), {
+  const stepMode = new StepMode(parts.steps, { convId, onError: (error) => composer.say(error) });
+  const scroll = new StickyScroll(parts.jump, { onJump: () => composer.focus() });
+  const conversations = new Conversations(parts.conversations, {
     onTitle(title) {
-      find("title").textContent = title;
+      parts.title.textContent = title;
       document.title = `${title} · Webchat`;
     },
   });
@@ -124,7 +137,7 @@ function followConversation() {
       connection.show(status);
     },
   });
-  const connection = new Connection(find("connection"), {
+  const connection = new Connection(parts.connection, {
     announcer,
     retry: () => stream.open(),
   });

@@ -11,6 +11,8 @@ const PAUSE_PER_COST = 4;
 const STEP_CHARACTERS = 4_000;
 /** So many blocks of an answer make a part of it, as on the server (chat/markdown.py). */
 const PART_BLOCKS = 32;
+/** One for each of the parser's large patterns. */
+const SAMPLES = ["word", "*a* `b` [c](d)", "- item\n- item", "| a |\n|---|\n| b |", "```\ncode\n```"];
 const nothing = () => undefined;
 
 /** Raw HTML and bare addresses are text; the server's parser is set up alike (chat/markdown.py). */
@@ -22,6 +24,9 @@ const { defaults } = new Marked({
     del: (source) => (source.startsWith("~~") ? false : undefined),
   },
 });
+
+// A pattern is compiled when it is first used: soon, and not in the midst of the first answer.
+setTimeout(() => SAMPLES.forEach((sample) => soon(() => new Lexer(defaults).lex(sample))));
 
 /**
  * Markdown that grows. Only the unfinished end is parsed and drawn again, once per animation frame;

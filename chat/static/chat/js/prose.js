@@ -10,6 +10,8 @@ const SAFE_LINK = /^(?:https?|mailto):/i;
 const LINK_REL = "noopener noreferrer nofollow ugc";
 const HOST = /^https?:\/\/(?:[^/?#@]*@)?([^/?#@:]+)/i;
 const LANGUAGE = /^[\w+#.-]{1,40}/;
+/** What stands in lines of its own: whoever takes the text alone finds its words apart. */
+const BLOCKS = new Set(["heading", "paragraph", "blockquote", "hr", "code", "list", "table"]);
 /** Deeper is no answer but an attack on the browser's own stack. */
 const DEEPEST = 100;
 
@@ -20,6 +22,7 @@ export function prose(tokens, depth = 0) {
   for (const token of tokens) {
     const made = MAKERS[token.type]?.(token, (inner) => prose(inner, depth + 1));
     if (made !== undefined) fragment.append(made);
+    if (BLOCKS.has(token.type)) fragment.append("\n");
   }
   return fragment;
 }

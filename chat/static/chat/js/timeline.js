@@ -1,22 +1,21 @@
 import { InferenceCard } from "./cards/inference.js";
 import { cardFor, cardForFrame, cardNamed } from "./kinds.js";
-import { clone } from "./slot.js";
+import { clone, slot } from "./slot.js";
 import { soon } from "./slices.js";
 
-/** So many entities of a snapshot are shown at once, the older ones soon after. */
-const NEWEST = 32;
 /** So many cards make a part of the page, as on the server (chat/cards.py). */
 const PART_CARDS = 16;
 
 /**
- * The cards of a conversation, keyed by entity id. Starts from the server's own cards; a frame changes
- * one card, a snapshot all that differ. Cards sit in the inference that runs when they appear; a kind
- * with a `parentId` sits in that card.
+ * The cards of a conversation, keyed by entity id. Starts from the server's own elements; a frame
+ * changes one card, a snapshot all that differ. Cards sit in the inference that runs when they appear;
+ * a kind with a `parentId` sits in that card.
  */
 export class Timeline {
   #root;
+  #elements = new Map();
+  /** Of the elements those that scripts have taken over. */
   #cards = new Map();
-  #found = new Map();
   #late = new Map();
   #seqs = new Map();
   #epoch;
@@ -28,10 +27,10 @@ export class Timeline {
     this.#epoch = Number(cursor.epoch);
     let inference;
     for (const element of root.querySelectorAll("[data-entity-id]")) {
-      const id = element.dataset.entityId;
-      this.#found.set(id, element);
+      const id = element.getAttribute("data-entity-id");
+      this.#elements.set(id, element);
       this.#seqs.set(id, cursor.seq);
-      if (element.dataset.card === InferenceCard.kind) inference = id;
+      if (element.getAttribute("data-card") === InferenceCard.kind) inference = id;
       soon(() => this.card(id));
     }
     this.#inference = this.card(inference) ?? null;
@@ -39,10 +38,11 @@ export class Timeline {
 
   /** The card of an entity; undefined when there is none. */
   card(id) {
+    const card = this.#cards.get(id) ?? this.#adopt(id);
     const entity = this.#late.get(id);
     this.#late.delete(id);
-    if (entity) this.#cards.get(id).show(entity.props, entity.kind);
-    return this.#cards.get(id) ?? this.#adopt(id);
+    if (entity) card.show(entity.props, entity.kind);
+    return card;
   }
 
   /** Takes the next frame. A type that shows nothing is ignored. */
@@ -57,61 +57,61 @@ export class Timeline {
   }
 
   /**
-   * Shows these entities and nothing else. What the page has already stays as it is, with its folds,
-   * its focus and what a person has written in it.
+   * Shows these entities and nothing else, what has changed soon, the newest first. What the page has
+   * already stays as it is, with its folds, its focus and what a person has written in it.
    */
   replace({ epoch, entities }) {
     const seen = epoch === this.#epoch ? this.#seqs : new Map();
-    for (const id of this.#found.keys()) this.#adopt(id);
     for (const id of this.#late.keys()) seen.delete(id);
     this.#late.clear();
     this.#epoch = epoch;
     this.#seqs = new Map(entities.map(({ id, updatedSeq }) => [id, updatedSeq]));
     const classes = new Map(entities.map((entity) => [entity.id, cardFor(entity)]));
-    for (const [id, card] of this.#cards) {
-      if (card.constructor.kind === classes.get(id)?.kind) continue;
-      card.element.remove();
-      this.#cards.delete(id);
-      seen.delete(id);
-    }
-    this.#inference = null;
+    this.#removeOthers(classes, seen);
+    let inference;
     let endSeq = 0;
     const filled = new Map();
-    for (const [index, entity] of entities.entries()) {
-      if (entity.createdSeq > endSeq) this.#inference = null;
-      const card = this.#cards.get(entity.id) ?? this.#make(classes.get(entity.id), entity.id);
-      this.#putNext(card, filled);
-      this.#enter(card);
-      const current = seen.get(entity.id) >= entity.updatedSeq;
-      if (!current) this.#show(card, entity, entities.length - index > NEWEST);
-      if (card === this.#inference) {
-        endSeq = entity.props.status === "running" ? Infinity : entity.updatedSeq;
+    for (const { id, props, kind, createdSeq, updatedSeq } of entities) {
+      if (createdSeq > endSeq) inference = undefined;
+      const Card = classes.get(id);
+      const element = this.#elements.get(id) ?? this.#make(Card, id).element;
+      this.#putNext(element, this.#place(Card, id, inference), filled);
+      if (Card === InferenceCard) {
+        inference = element;
+        endSeq = props.status === "running" ? Infinity : updatedSeq;
       }
+      if (seen.get(id) >= updatedSeq) continue;
+      this.#late.set(id, { props, kind });
+      soon(() => this.card(id));
     }
+    this.#inference = this.card(inference?.dataset.entityId) ?? null;
     while (this.#root.lastElementChild?.matches(":empty")) this.#root.lastElementChild.remove();
   }
 
-  #adopt(id) {
-    const element = this.#found.get(id);
-    if (!element) return undefined;
-    this.#found.delete(id);
-    const card = new (cardNamed(element.dataset.card))(element);
-    card.adopt?.();
-    this.#cards.set(id, card);
-    return card;
+  #removeOthers(classes, seen) {
+    for (const [id, element] of this.#elements) {
+      if (cardNamed(element.getAttribute("data-card")).kind === classes.get(id)?.kind) continue;
+      element.remove();
+      this.#elements.delete(id);
+      this.#cards.delete(id);
+      seen.delete(id);
+    }
   }
 
-  #show(card, entity, later) {
-    if (!later) return card.show(entity.props, entity.kind);
-    this.#late.set(entity.id, entity);
-    soon(() => this.card(entity.id));
+  #adopt(id) {
+    const element = this.#elements.get(id);
+    if (!element) return undefined;
+    const card = new (cardNamed(element.getAttribute("data-card")))(element);
+    this.#cards.set(id, card);
+    card.adopt?.();
+    return card;
   }
 
   #open(Card, id) {
     const card = this.#make(Card, id);
-    const place = this.#place(card);
+    const place = this.#place(Card, id, this.#inference?.element);
     (place === this.#root ? this.#openPart() : place).append(card.element);
-    this.#enter(card);
+    if (Card === InferenceCard) this.#inference = card;
     return card;
   }
 
@@ -119,19 +119,15 @@ export class Timeline {
     const element = clone(`card-${Card.kind}`);
     element.dataset.entityId = id;
     const card = new Card(element);
+    this.#elements.set(id, element);
     this.#cards.set(id, card);
     return card;
   }
 
-  /** The element that a card belongs into. */
-  #place(card) {
-    const parent = this.card(card.constructor.parentId?.(card.element.dataset.entityId));
-    return (parent ?? this.#inference)?.cards ?? this.#root;
-  }
-
-  /** From an inference on, what follows sits in it. */
-  #enter(card) {
-    if (card instanceof InferenceCard) this.#inference = card;
+  /** The element that a card belongs into, while this inference's element takes what appears. */
+  #place(Card, id, inference) {
+    const parent = this.#elements.get(Card.parentId?.(id)) ?? inference;
+    return (parent && slot(parent, "cards")) ?? this.#root;
   }
 
   /** The part that the next card of the page itself belongs into. */
@@ -147,9 +143,8 @@ export class Timeline {
     return part;
   }
 
-  /** Puts the card after those that `filled` counts in its place, and counts it. */
-  #putNext(card, filled) {
-    let place = this.#place(card);
+  /** Puts the element after those that `filled` counts in its place, and counts it. */
+  #putNext(element, place, filled) {
     let index = filled.get(place) ?? 0;
     filled.set(place, index + 1);
     if (place === this.#root) {
@@ -157,6 +152,6 @@ export class Timeline {
       index %= PART_CARDS;
     }
     const there = place.children[index] ?? null;
-    if (there !== card.element) place.insertBefore(card.element, there);
+    if (there !== element) place.insertBefore(element, there);
   }
 }

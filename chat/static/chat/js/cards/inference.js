@@ -16,7 +16,6 @@ export class InferenceCard {
 
   constructor(element) {
     this.element = element;
-    this.cards = slot(element, "cards");
     this.#end = element.querySelector(':scope > [data-slot="end"]');
   }
 

@@ -13,7 +13,6 @@ export class ToolCallCard {
 
   constructor(element) {
     this.element = element;
-    this.cards = slot(element, "cards");
   }
 
   /** Changes what is given and leaves the rest. */
