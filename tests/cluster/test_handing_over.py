@@ -42,7 +42,7 @@ def conv() -> str:
 
 
 async def test_a_server_that_goes_leaves_its_queue_to_another_at_once(
-    first: LiveServer, here: Visitor, shared_env: dict[str, str], redis_url: str, conv: str
+    first: LiveServer, here: Visitor, shared_env: dict[str, str], service_url: str, conv: str
 ):
     env = {**shared_env, "WEBCHAT_STATE_DIR": str(first.state), "WEBCHAT_DRAIN_TIMEOUT": "2"}
     async with live_server("uvicorn", env=env) as going, at(going, here) as anna:
@@ -52,7 +52,7 @@ async def test_a_server_that_goes_leaves_its_queue_to_another_at_once(
             seen = await socket.until("inference.started")
             ask = {"prompt": "what is this", "conv_id": conv}
             assert (await here.post("/chat", ask)).status_code == 202
-            unanswered = await asked_of_nobody(redis_url, anna)
+            unanswered = await asked_of_nobody(service_url, anna)
             going.process.send_signal(signal.SIGTERM)
             async with asyncio.timeout(PATIENCE):
                 while True:
