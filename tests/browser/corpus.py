@@ -95,3 +95,10 @@ HONEST: tuple[str, ...] = (
     "<b>raw</b> and <br> are text\n\n<div>\n**bold** in a div\n</div>",
 )
 """What answers are made of; server and browser must show the same."""
+
+LONG: tuple[str, ...] = (
+    "See [the end].\n\n" + "\n\n".join(HONEST[:16] * 6) + "\n\n[the end]: https://example.test/end",
+    "```\n" + "a line of code that goes on\n" * 400,
+    "- " + "an item\n- " * 900,
+)
+"""More than the script draws at once: blocks of many kinds with a link defined last, and one block."""

@@ -9,7 +9,7 @@ from playwright.async_api import Page, expect
 from chat.markdown import render
 from tests.browser.chat import probe
 from tests.browser.conftest import OpenChat
-from tests.browser.corpus import HONEST, HOSTILE
+from tests.browser.corpus import HONEST, HOSTILE, LONG
 from tests.live import LiveServer
 
 pytestmark = [pytest.mark.asyncio(loop_scope="session")]
@@ -26,7 +26,7 @@ async def test_server_and_script_show_the_same_elements(server: LiveServer, visi
     chat = await visit(server.url)
     bare = await visit("about:blank")
     different = []
-    for source in HONEST:
+    for source in [*HONEST, *LONG]:
         await bare.page.set_content(f"<div>{render(source)}</div>")
         by_server = await probe(bare.page, "normalised", "body > div")
         by_script = await drawn(chat.page, source, characters=False)
