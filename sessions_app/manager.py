@@ -7,13 +7,11 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
 from uuid import uuid4
 
 import msgspec
 
 from .access import Identity, can
-from .history import retold
 from .idempotency import IdempotencyKeys, request_hash
 from .inference.engine import Closing
 from .inference.errors import (
@@ -27,7 +25,6 @@ from .inference.errors import (
     RunInProgress,
     UnknownPause,
 )
-from .inference.events import EventSink
 from .inference.steps import Edits, PersonDecision, Resolution
 from .inference.tools import ToolRegistry
 from .inference.turns import Turn
@@ -36,6 +33,7 @@ from .profiles import Profile, Profiles, overridden
 from .queue import Prompt
 from .record import SessionRecord, StoredKey
 from .session import EngineBuilder, Session
+from .shelf import SessionStreams, Shelf
 from .stages import failures
 from .store import (
     ConversationStore,
@@ -67,25 +65,6 @@ KEPT_KEYS = 200
 
 SNAPSHOT_STEP = 200
 """How many sessions are looked at before others have their turn."""
-
-
-class SessionStreams(Protocol):
-    """What sessions ask of whoever carries their events."""
-
-    def sink(self, conv_id: str) -> EventSink:
-        """Where the conversation's events go."""
-
-    def watched(self, conv_id: str) -> bool:
-        """Whether anybody follows the conversation now."""
-
-    def size(self, conv_id: str) -> int:
-        """Bytes that the conversation's log takes."""
-
-    async def unload(self, conv_id: str) -> None:
-        """Ends the conversation's tasks; its log stays."""
-
-    def forget(self, conv_id: str) -> None:
-        """The conversation is gone: its log goes, and who follows it is told."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,18 +123,23 @@ class SessionManager:
         self._streams = streams
         self._tools = tools or ToolRegistry()
         self._limits = limits or ManagerLimits()
-        self._turn_store = turn_store
         self._turn_persister = turn_persister
         self._observers = tuple(observers)
         self._on_idle = on_idle
         self._now_ms = now_ms
         self._sessions: dict[str, Session] = {}
-        self._store = ConversationStore(
-            ttl_seconds=self._limits.conversation_ttl_seconds,
-            memory_bytes=self._limits.memory_bytes,
-            now_ms=now_ms,
-            size_of=streams.size,
-            forget=streams.forget,
+        self._shelf = Shelf(
+            ConversationStore(
+                ttl_seconds=self._limits.conversation_ttl_seconds,
+                memory_bytes=self._limits.memory_bytes,
+                now_ms=now_ms,
+                size_of=streams.size,
+                forget=streams.forget,
+            ),
+            streams=streams,
+            tools=self._tools,
+            turn_store=turn_store,
+            is_live=self._sessions.__contains__,
         )
         self._keys = IdempotencyKeys(
             limit=self._limits.idempotency_keys,
@@ -164,8 +148,6 @@ class SessionManager:
         )
         self._closing = False
         self._evictor: asyncio.Task[None] | None = None
-        self._recalling: dict[str, asyncio.Task[None]] = {}
-        self._unloading: set[asyncio.Task[None]] = set()
 
     def profiles(self) -> tuple[ProfileInfo, ...]:
         return self._profiles.infos()
@@ -174,7 +156,7 @@ class SessionManager:
         session = self._sessions.get(conv_id)
         if session is not None:
             return session.info()
-        stored = await self._stored(conv_id)
+        stored = await self._shelf.find(conv_id)
         return None if stored is None else stored.info()
 
     async def open(self, conv_id: str, *, owner: str, profile: str | None) -> SessionInfo:
@@ -186,7 +168,7 @@ class SessionManager:
 
     async def owned_by(self, owner: str) -> tuple[SessionInfo, ...]:
         live = [session.info() for session in self._sessions.values() if session.owner == owner]
-        stored = [kept.info() for kept in self._store if kept.owner == owner]
+        stored = [kept.info() for kept in self._shelf if kept.owner == owner]
         return tuple(sorted(live + stored, key=lambda i: i.last_activity_ms, reverse=True))
 
     async def submit(
@@ -295,7 +277,7 @@ class SessionManager:
     @property
     def recalls(self) -> bool:
         """Whether there may be conversations that only the app has kept."""
-        return self._turn_store is not None
+        return self._shelf.recalls
 
     async def recalled(self, conv_id: str) -> SessionInfo | None:
         """The conversation made live, also where only the app has kept it."""
@@ -385,18 +367,8 @@ class SessionManager:
         moved = [session for session in self._sessions.values() if session.owner == old_owner]
         for session in moved:
             session.owner = new_owner
-        stored = self._store.transfer(old_owner, new_owner)
         self._keys.transfer(old_owner, new_owner)
-        if self._turn_store is not None:
-            try:
-                await self._turn_store.transfer(old_owner, new_owner)
-            except Exception:
-                # Nobody is kept from signing in by it.
-                logger.exception("the conversations kept of %s could not be given on", old_owner)
-            # What is recalled meanwhile may have the old owner still.
-            if self._recalling:
-                await asyncio.wait(tuple(self._recalling.values()))
-            stored += self._store.transfer(old_owner, new_owner)
+        stored = await self._shelf.transfer(old_owner, new_owner)
         return (*(session.id for session in moved), *stored)
 
     def statistics(self) -> ManagerStatistics:
@@ -404,7 +376,7 @@ class SessionManager:
         running = [session for session in self._sessions.values() if session.active is not None]
         return ManagerStatistics(
             live=len(self._sessions),
-            stored=len(self._store),
+            stored=len(self._shelf),
             running=len(running),
             queued=sum(session.info().queue_depth for session in running),
             paused=sum(bool(session.steps.open) for session in running),
@@ -423,7 +395,7 @@ class SessionManager:
         session = self._sessions.get(conv_id)
         if session is not None:
             return session.inspect()
-        stored = await self._stored(conv_id)
+        stored = await self._shelf.find(conv_id)
         return None if stored is None else self._unloaded(stored)
 
     async def transcript(self, conv_id: str, *, turns: int) -> Transcript | None:
@@ -431,7 +403,7 @@ class SessionManager:
         if session is not None:
             said = session.transcript(turns=turns)
         else:
-            stored = await self._stored(conv_id)
+            stored = await self._shelf.find(conv_id)
             if stored is None:
                 return None
             said = Transcript(
@@ -448,7 +420,7 @@ class SessionManager:
     async def evict(self, conv_id: str) -> None:
         self.refuse_when_busy(conv_id)
         self._put_away(self._session(conv_id))
-        await self._put_away_all()
+        await self._shelf.settle()
 
     def refuse_when_busy(self, conv_id: str) -> None:
         """Raises RunInProgress for a session that cannot be unloaded now, ConversationNotFound."""
@@ -469,8 +441,8 @@ class SessionManager:
             if session.info().last_activity_ms <= idle_since:
                 self._put_away(session)
                 evicted.append(session.id)
-        await self._put_away_all()
-        self._store.sweep()
+        await self._shelf.settle()
+        self._shelf.sweep()
         return tuple(evicted)
 
     async def drain(self, timeout: float) -> None:
@@ -495,9 +467,7 @@ class SessionManager:
         if self._evictor is not None:
             self._evictor.cancel()
             await asyncio.wait({self._evictor})
-        recalling = tuple(self._recalling.values())
-        for task in recalling:
-            task.cancel()
+        recalling = self._shelf.stop_recalling()
         running = []
         for session in self._sessions.values():
             session.closing = True
@@ -507,58 +477,21 @@ class SessionManager:
                 session.stop(reason)
                 running.append(session.active.wait())
         await asyncio.gather(*running, *recalling, return_exceptions=True)
-        await self._put_away_all()
+        await self._shelf.settle()
         if isinstance(self._builder, Closing):
             await self._builder.aclose()
 
     async def _load(self, conv_id: str) -> Session | None:
         """The live session, made so again if it was unloaded or the app has kept it."""
         if conv_id not in self._sessions:
-            await self._stored(conv_id)
+            await self._shelf.find(conv_id)
         session = self._sessions.get(conv_id)
-        if session is None and (stored := self._store.get(conv_id)) is not None:
+        if session is None and (stored := self._shelf.get(conv_id)) is not None:
             # Refused, it stays stored: nobody else may find the id free.
             session = self._create(conv_id, owner=stored.owner, profile=stored.profile)
             session.restore(stored)
-            self._store.remove(conv_id)
+            self._shelf.remove(conv_id)
         return session
-
-    async def _stored(self, conv_id: str) -> StoredConversation | None:
-        """The conversation as it is unloaded, recalled first if only the app has it."""
-        if self._turn_store is not None and self._store.get(conv_id) is None:
-            recalling = self._recalling.get(conv_id)
-            if recalling is None:
-                recalling = self._recalling[conv_id] = asyncio.create_task(
-                    self._recall(conv_id, self._turn_store), name=f"recall:{conv_id}"
-                )
-                recalling.add_done_callback(lambda task: self._recalled(conv_id, task))
-            # Who asked may give up; the others still wait for it.
-            await asyncio.shield(recalling)
-        return self._store.get(conv_id)
-
-    async def _recall(self, conv_id: str, turn_store: TurnStore) -> None:
-        """Asks the app for a conversation, and writes into its log what was said in it."""
-        stored = await turn_store.load(conv_id)
-        if stored is None or conv_id in self._sessions:
-            return
-        sink = self._streams.sink(conv_id)
-        try:
-            for origin, events in retold(masked(stored.turns, self._tools), profile=stored.profile):
-                for event in events:
-                    sink.publish(event, origin)
-                await sink.flush()
-        except BaseException:
-            # Half a history would be told twice the next time.
-            self._streams.forget(conv_id)
-            raise
-        # From here on it is there, whatever becomes of the rest: it must not be told again.
-        self._store.put(stored)
-        await self._unload(conv_id)
-
-    def _recalled(self, conv_id: str, task: asyncio.Task[None]) -> None:
-        del self._recalling[conv_id]
-        if not task.cancelled():
-            task.exception()  # whoever waited has been told
 
     async def _persist(self, conversation: StoredConversation) -> None:
         turns = masked(conversation.turns, self._tools)
@@ -650,23 +583,9 @@ class SessionManager:
         ]
 
     def _put_away(self, session: Session) -> None:
-        """Makes a session a stored conversation in one step; its stream's tasks end after it."""
+        """Makes a session a stored conversation in one step."""
         del self._sessions[session.id]
-        self._store.put(session.stored())
-        task = asyncio.create_task(self._unload(session.id), name=f"unload:{session.id}")
-        self._unloading.add(task)
-        task.add_done_callback(self._unloading.discard)
-
-    async def _put_away_all(self) -> None:
-        """Returns when the tasks of all that was put away have ended."""
-        if self._unloading:
-            await asyncio.wait(tuple(self._unloading))
-
-    async def _unload(self, conv_id: str) -> None:
-        try:
-            await self._streams.unload(conv_id)
-        except Exception:
-            logger.exception("the stream of %s could not be unloaded", conv_id)
+        self._shelf.put(session.stored())
 
     async def _evict_for_ever(self) -> None:
         while True:
@@ -688,7 +607,7 @@ class SessionManager:
 
     async def _live(self, conv_id: str, *, otherwise: Refused) -> Session:
         """The live session. Raises `otherwise` for an unloaded one, in which nothing runs."""
-        if conv_id not in self._sessions and await self._stored(conv_id) is not None:
+        if conv_id not in self._sessions and await self._shelf.find(conv_id) is not None:
             raise otherwise
         return self._session(conv_id)
 
