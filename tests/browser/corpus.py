@@ -101,4 +101,4 @@ LONG: tuple[str, ...] = (
     "```\n" + "a line of code that goes on\n" * 400,
     "- " + "an item\n- " * 900,
 )
-"""More than the script draws at once: blocks of many kinds with a link defined last, and one block."""
+"""More than the script draws at once: blocks of many kinds with a late link, and one block."""
