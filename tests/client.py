@@ -27,7 +27,7 @@ __all__ = [
     "visitor",
 ]
 
-PATIENCE = 20.0
+PATIENCE = 40.0
 """Seconds a test waits for the next frame, or for a close."""
 
 

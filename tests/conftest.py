@@ -13,7 +13,7 @@ import pytest
 import pytest_asyncio
 
 from tests.client import Visitor, visitor
-from tests.live import SERVERS, KeptServers, LiveServer, kept_servers, prepared_state
+from tests.live import LOSSY, SERVERS, KeptServers, LiveServer, kept_servers, prepared_state
 
 pytest_plugins = ["tests.watchdog", "tests.workers"]
 
@@ -40,12 +40,19 @@ NOTHING_OF_THE_STORE = (
     "test_static",
 )
 """Files whose tests ask for nothing that lies in Redis: there they run in `make test-all` alone."""
+NOTHING_OF_THE_LAYER = (*NOTHING_OF_THE_STORE, "test_http", "test_log_lines", "test_pages")
+"""Files whose tests wait for nothing that sockets are told: it is one to them if all is lost."""
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    kept, left_out = [], []
     for item in items:
         if "uvicorn-redis" in item.name and item.path.stem in NOTHING_OF_THE_STORE:
             item.add_marker(pytest.mark.slow)
+        no_matter = LOSSY in item.name and item.path.stem in NOTHING_OF_THE_LAYER
+        (left_out if no_matter else kept).append(item)
+    config.hook.pytest_deselected(items=left_out)
+    items[:] = kept
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -61,7 +68,7 @@ def kept() -> Iterator[KeptServers]:
         yield servers
 
 
-@pytest.fixture(params=SERVERS)
+@pytest.fixture(params=[*SERVERS, pytest.param(LOSSY, marks=pytest.mark.slow)])
 def server(request: pytest.FixtureRequest, kept: KeptServers) -> LiveServer:
     """The server of each kind, one for the whole run; each test brings its own visitors."""
     running = kept.of(request.param)

@@ -22,6 +22,8 @@ from tests.redis_server import redis_server
 ROOT = Path(__file__).resolve().parent.parent
 SERVERS = ("daphne", "uvicorn", "uvicorn-redis")
 """Each kind of server; with `-redis` as one process of a service that has a Redis of its own."""
+LOSSY = "uvicorn-lossy"
+"""As with `-redis`, and no message of the channel layer ever arrives."""
 METRICS_TOKEN = "a-token-that-only-scrapers-have"
 APPLICATION = "webchat_project.asgi:application"
 START_SECONDS = 100  # a loaded machine; importing a provider alone takes seconds
@@ -44,6 +46,8 @@ OPERATED = {
     "LOG_FORMAT": "json",
 }
 """The environment of a server whose metrics and log are read."""
+NO_MESSAGES = {"DJANGO_SETTINGS_MODULE": "tests.standins.lossy"}
+"""The environment of a server, and of its commands, whose channel layer loses everything."""
 WITH_APPS = "tests.standins.prompted.settings"
 """A settings module that installs the examples and a test's own app."""
 
@@ -57,8 +61,8 @@ BY_HAND: Mapping[str, Callable[[int], list[str]]] = {
 class LiveServer:
     """A running server. `url` has no slash at its end.
 
-    `log` is what it wrote since `read_on`, `whole_log` all of it. `redis_url` is empty where it
-    has no Redis.
+    `log` is what it wrote since `read_on`, `whole_log` all of it. `store` is the environment of
+    whatever else shall share its Redis; empty where it has none.
     """
 
     def __init__(
@@ -67,12 +71,12 @@ class LiveServer:
         port: int,
         state: Path,
         log: Path,
-        redis_url: str = "",
+        store: Mapping[str, str],
     ) -> None:
         self.process = process
         self.port = port
         self.state = state
-        self.redis_url = redis_url
+        self.store = store
         self.url = f"http://127.0.0.1:{port}"
         self._log = log
         self._read = 0
@@ -108,7 +112,7 @@ class LiveServer:
 
     def manage(self, *arguments: str) -> str:
         """Runs a management command on this server's database and returns what it printed."""
-        return _manage(self.state, *arguments, redis_url=self.redis_url)
+        return _manage(self.state, *arguments, env=self.store)
 
     async def start_managing(
         self, *arguments: str, stdout: int = subprocess.PIPE
@@ -119,7 +123,7 @@ class LiveServer:
             "manage.py",
             *arguments,
             cwd=ROOT,
-            env=_environment(self.state, self.redis_url),
+            env={**_environment(self.state), **self.store},
             stdout=stdout,
             stderr=subprocess.PIPE,
         )
@@ -137,10 +141,12 @@ async def live_server(
 
     `by_hand`: started by its own command, as somebody might who does not know ours.
     """
-    server, _, store = kind.partition("-")
+    server, _, behind = kind.partition("-")
     with ExitStack() as stack:
         state = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="webchat-test-")))
-        redis_url = stack.enter_context(redis_server()) if store else ""
+        store = {"REDIS_URL": stack.enter_context(redis_server())} if behind else {}
+        if kind == LOSSY:
+            store |= NO_MESSAGES
         shutil.copytree(prepared_state(), state, dirs_exist_ok=True)
         port = port or free_port()
         log = state / "server.log"
@@ -148,11 +154,11 @@ async def live_server(
             process = await asyncio.create_subprocess_exec(
                 *(BY_HAND[server](port) if by_hand else _command(server, port)),
                 cwd=ROOT,
-                env={**_environment(state, redis_url), **(env or {})},
+                env={**_environment(state), **store, **(env or {})},
                 stdout=output,
                 stderr=subprocess.STDOUT,
             )
-        running = LiveServer(process, port, state, log, redis_url)
+        running = LiveServer(process, port, state, log, store)
         try:
             await _until_ready(running)
             yield running
@@ -211,7 +217,8 @@ def prepared_state() -> Path:
     state = Path(tempfile.mkdtemp(prefix="webchat-state-"))
     _manage(state, "migrate", "--verbosity=0")
     # With the files of every app that a test installs: a server links only to those of its own.
-    _manage(state, "collectstatic", "--noinput", "--verbosity=0", settings=WITH_APPS)
+    with_apps = {"DJANGO_SETTINGS_MODULE": WITH_APPS}
+    _manage(state, "collectstatic", "--noinput", "--verbosity=0", env=with_apps)
     return state
 
 
@@ -225,26 +232,20 @@ def _command(server: str, port: int) -> list[str]:
     return [sys.executable, *server_command(server, "127.0.0.1", str(port))]
 
 
-def _environment(state: Path, redis_url: str = "") -> dict[str, str]:
+def _environment(state: Path) -> dict[str, str]:
     return {
         **inherited(),
         **NO_LIMITS,
         "WEBCHAT_STATE_DIR": str(state),
         "WEBCHAT_MODEL": "demo",
-        **({"REDIS_URL": redis_url} if redis_url else {}),
     }
 
 
-def _manage(
-    state: Path,
-    *arguments: str,
-    redis_url: str = "",
-    settings: str = "webchat_project.settings",
-) -> str:
+def _manage(state: Path, *arguments: str, env: Mapping[str, str] | None = None) -> str:
     finished = subprocess.run(
         [sys.executable, "manage.py", *arguments],
         cwd=ROOT,
-        env={**_environment(state, redis_url), "DJANGO_SETTINGS_MODULE": settings},
+        env={**_environment(state), **(env or {})},
         capture_output=True,
         text=True,
         timeout=START_SECONDS,

@@ -10,13 +10,16 @@ from time import monotonic
 import pytest
 
 from tests.client import Visitor, visitor
-from tests.live import SERVERS, START_SECONDS, LiveServer, live_server
+from tests.live import LOSSY, SERVERS, START_SECONDS, LiveServer, live_server
 
 RESTARTING = 1012
 COMPLAINTS = ("Traceback", "was destroyed", "never awaited", "Segmentation fault", "took too long")
 
 
-@pytest.mark.parametrize("kind", SERVERS)
+AND_LOSSY = [*SERVERS, pytest.param(LOSSY, marks=pytest.mark.slow)]
+
+
+@pytest.mark.parametrize("kind", AND_LOSSY)
 async def test_what_runs_ends_first_and_nothing_new_begins(kind: str):
     async with live_server(kind) as server, visitor(server.url) as anna:
         async with anna.socket("running") as watching, anna.socket("idle") as idle:
@@ -52,7 +55,7 @@ async def nothing_new_begins(anna: Visitor) -> None:
         assert await refused_socket.closed() == RESTARTING
 
 
-@pytest.mark.parametrize("kind", SERVERS)
+@pytest.mark.parametrize("kind", AND_LOSSY)
 async def test_what_does_not_end_in_time_is_cancelled_and_says_why(kind: str):
     env = {"WEBCHAT_DRAIN_TIMEOUT": "1"}
     async with live_server(kind, env=env) as server, visitor(server.url) as anna:
@@ -94,9 +97,7 @@ async def test_who_does_not_want_to_wait_need_not(signals: list[signal.Signals])
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "kind", ["daphne", "uvicorn", pytest.param("uvicorn-redis", marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize("kind", SERVERS)
 @pytest.mark.parametrize(("prompt", "code"), [("swallow", 0), ("block 600", 1)])
 async def test_code_that_heeds_nothing_holds_no_process_up(kind: str, prompt: str, code: int):
     env = {"WEBCHAT_DRAIN_TIMEOUT": "1", "DJANGO_SETTINGS_MODULE": "tests.standins.stubborn"}

@@ -55,7 +55,7 @@ async def test_each_frame_has_exactly_the_fields_of_its_type(
         expected = {"type", "id", "seq", "inference_id", "turn_id", "data"}
         if frame["type"].endswith((".final", ".finished")):
             expected.add("metadata")
-        if server.redis_url:
+        if server.store:
             expected.add("stream_id")
         assert set(frame) == expected, frame
 

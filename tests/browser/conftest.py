@@ -25,6 +25,7 @@ ARGUMENTS = [
     "--disable-sync",
 ]
 
+ON_REDIS = pytest.param("uvicorn-redis", marks=pytest.mark.slow)
 CLOSE_SECONDS = 30.0
 OURS = ("http://127.0.0.1:", "data:")
 
@@ -49,11 +50,7 @@ async def browser() -> AsyncIterator[Browser]:
             await running.close()
 
 
-@pytest_asyncio.fixture(
-    scope="session",
-    loop_scope="session",
-    params=["daphne", pytest.param("uvicorn-redis", marks=pytest.mark.slow)],
-)
+@pytest_asyncio.fixture(scope="session", loop_scope="session", params=["daphne", ON_REDIS])
 async def server(request: pytest.FixtureRequest) -> AsyncIterator[LiveServer]:
     """The default server; what differs between servers is not for a browser to find out.
 
@@ -63,8 +60,8 @@ async def server(request: pytest.FixtureRequest) -> AsyncIterator[LiveServer]:
         yield running
 
 
-@pytest_asyncio.fixture(scope="session", loop_scope="session")
-async def echo_server() -> AsyncIterator[LiveServer]:
+@pytest_asyncio.fixture(scope="session", loop_scope="session", params=["uvicorn", ON_REDIS])
+async def echo_server(request: pytest.FixtureRequest) -> AsyncIterator[LiveServer]:
     """A server whose model says again what it is told, one character at a time, with apps."""
     async with echo_model() as model:
         env = {
@@ -73,7 +70,7 @@ async def echo_server() -> AsyncIterator[LiveServer]:
             "DJANGO_SETTINGS_MODULE": WITH_APPS,
             **SHARED,
         }
-        async with live_server("uvicorn", env=env) as running:
+        async with live_server(request.param, env=env) as running:
             yield running
 
 

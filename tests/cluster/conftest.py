@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 import pytest_asyncio
 
-from tests.live import NO_LIMITS, SHARED, LiveServer, live_server
+from tests.live import NO_LIMITS, NO_MESSAGES, SHARED, LiveServer, live_server
 from tests.redis_server import redis_server
 
 LEASE = 2.0
@@ -28,10 +28,20 @@ def service_url() -> Iterator[str]:
         yield url
 
 
-@pytest.fixture(scope="session")
-def shared_env(service_url: str) -> dict[str, str]:
-    """The environment of every server of one service."""
+HEARD = pytest.param({}, id="heard")
+
+
+@pytest.fixture(
+    scope="session",
+    params=[
+        HEARD,
+        pytest.param(NO_MESSAGES, id="lossy", marks=pytest.mark.slow),
+    ],
+)
+def shared_env(request: pytest.FixtureRequest, service_url: str) -> dict[str, str]:
+    """The environment of every server of one service; once more where no message arrives."""
     return {
+        **request.param,
         "REDIS_URL": service_url,
         "WEBCHAT_LEASE_SECONDS": str(LEASE),
         **SHARED,

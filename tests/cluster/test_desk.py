@@ -15,6 +15,7 @@ from redis.asyncio import Redis
 from cluster import presence
 from cluster.presence import Presence
 from tests.client import PATIENCE, Visitor, stranger, visitor
+from tests.cluster.conftest import HEARD
 from tests.live import LiveServer
 
 pytestmark = [pytest.mark.asyncio(loop_scope="session")]
@@ -99,8 +100,19 @@ async def test_what_runs_at_one_server_is_listed_and_opened_at_the_other(
         assert "Step mode is on" in await act(desk, conv, "step-on")
         assert "asked to end" in await act(desk, conv, "cancel")
         assert (await socket.until("inference.finished"))[-1]["data"]["status"] == "cancelled"
+
+
+@pytest.mark.parametrize("shared_env", [HEARD], indirect=True)  # the layer alone asks them
+async def test_the_sockets_of_every_server_can_be_asked_to_reconnect(
+    here: Visitor, desk: Visitor, conv: str
+):
+    async with here.socket(conv) as near, desk.socket(conv) as far:
+        for socket in (near, far):
+            await socket.until("timeline.snapshot")
+        await here.hear("what is this", conv)
+        await listed(desk, conv, until=lambda row: row is not None and row["sockets"] == 2)
         assert "2 sockets were asked to reconnect" in await act(desk, conv, "drop")
-        assert await socket.closed() == 4010
+        assert await near.closed() == await far.closed() == 4010
 
 
 async def test_an_idle_session_is_listed_until_it_is_evicted(

@@ -150,7 +150,7 @@ async def test_the_answer_of_a_server_that_died_ends_and_the_next_prompt_runs(
         there.socket(conv) as socket,
     ):
         await socket.until("timeline.snapshot")
-        await anna.chat("what is this", conv)
+        await anna.chat("slow 100", conv)
         seen = await socket.until("llm.delta")
         queued = await there.post("/chat", {"prompt": "what is this", "conv_id": conv})
         assert queued.status_code == 202
