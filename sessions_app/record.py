@@ -16,7 +16,7 @@ from .inference.runner import with_last_word
 from .inference.steps import Resolution
 from .inference.turns import Block, LlmText, ToolCall, ToolUse, Turn, TurnMetadata, User
 from .profiles import Profile
-from .values import Queued, SessionInfo, Shown, Started
+from .values import InferenceStages, Queued, SessionInfo, Shown, Started
 
 VERSION = 1
 
@@ -83,6 +83,7 @@ class SessionRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     decisions: tuple[Resolution, ...] = ()
     turns: int = 0
     errors: int = 0
+    inferences: tuple[InferenceStages, ...] = ()
     run: StoredRun | None = None
 
     def info(self) -> SessionInfo:

@@ -320,6 +320,7 @@ class Session:
             decisions=tuple(self.steps.ended),
             turns=len(self.turns),
             errors=self._sink.errors,
+            inferences=self._sink.handed_on,
             run=self._stored_run(),
         )
 
@@ -346,6 +347,7 @@ class Session:
         self.steps.recall(record.decisions)
         self._steps_before = record.step_mode_after
         self._sink.errors = failures(turns)
+        self._sink.go_on_from(record.inferences)
         for prompt in record.queue:
             self._queue.put(Prompt.of(prompt, profile_of))
         if record.run is not None:

@@ -6,6 +6,8 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
+import msgspec
+
 from .inference.events import (
     Event,
     EventSink,
@@ -35,6 +37,9 @@ from .values import (
 
 KEPT_INFERENCES = 20
 KEPT_STAGES = 64
+HANDED_ON_INFERENCES = 3
+HANDED_ON_STAGES = 16
+"""Less than is kept: it is written with every change of a session that many processes may have."""
 
 FAILURES: frozenset[Outcome | None] = frozenset(("failed", "lost"))
 _MODEL = "model"
@@ -211,15 +216,18 @@ class _Inference:
 class StageRecorder:
     """An EventSink in front of another: passes events on, and notes when stages begin and end.
 
-    Keeps the last `KEPT_INFERENCES`, and at most `KEPT_STAGES` ended stages of each.
+    Keeps the last `KEPT_INFERENCES`, and at most `KEPT_STAGES` ended stages of each. `handed_on`
+    has the last that ended, for whoever goes on with the session and starts with them.
     """
 
     def __init__(self, sink: EventSink, *, now_ms: Callable[[], int]) -> None:
         self.errors = 0
         self.last_error: str | None = None
         self.current: _Inference | None = None
+        self.handed_on: tuple[InferenceStages, ...] = ()
         self._sink = sink
         self._now_ms = now_ms
+        self._earlier: tuple[InferenceStages, ...] = ()
         self._kept: deque[_Inference] = deque(maxlen=KEPT_INFERENCES)
 
     def begin(
@@ -247,10 +255,18 @@ class StageRecorder:
         current = self.current
         if current is None or origin is None or origin.inference_id != current.id:
             return
-        current.note(event, self._now_ms())
-        if isinstance(event, InferenceFinished) and event.status in FAILURES:
-            self.errors += 1
-            self.last_error = event.error
+        now_ms = self._now_ms()
+        current.note(event, now_ms)
+        if isinstance(event, InferenceFinished):
+            ended = (*self.handed_on, _short(current.value(now_ms)))
+            self.handed_on = ended[-HANDED_ON_INFERENCES:]
+            if event.status in FAILURES:
+                self.errors += 1
+                self.last_error = event.error
+
+    def go_on_from(self, handed_on: tuple[InferenceStages, ...]) -> None:
+        """What another recorder of the same session handed on. Only before the first event."""
+        self._earlier = self.handed_on = handed_on
 
     async def flush(self) -> None:
         await self._sink.flush()
@@ -258,4 +274,17 @@ class StageRecorder:
     def inferences(self) -> Sequence[InferenceStages]:
         """The inferences that are kept, oldest first."""
         now_ms = self._now_ms()
-        return [inference.value(now_ms) for inference in self._kept]
+        noted = [inference.value(now_ms) for inference in self._kept]
+        return [*self._earlier, *noted][-KEPT_INFERENCES:]
+
+
+def _short(inference: InferenceStages) -> InferenceStages:
+    """The same with fewer of its stages."""
+    left_out = len(inference.stages) - HANDED_ON_STAGES
+    if left_out <= 0:
+        return inference
+    return msgspec.structs.replace(
+        inference,
+        stages=inference.stages[:HANDED_ON_STAGES],
+        dropped=inference.dropped + left_out,
+    )

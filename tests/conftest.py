@@ -45,7 +45,8 @@ NOTHING_OF_THE_LAYER = (*NOTHING_OF_THE_STORE, "test_http", "test_log_lines", "t
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    kept, left_out = [], []
+    kept: list[pytest.Item] = []
+    left_out: list[pytest.Item] = []
     for item in items:
         if "uvicorn-redis" in item.name and item.path.stem in NOTHING_OF_THE_STORE:
             item.add_marker(pytest.mark.slow)

@@ -121,6 +121,8 @@ async def test_an_idle_session_is_listed_until_it_is_evicted(
     await here.hear("what is this", conv)
     row = await listed(desk, conv, until=lambda row: row is not None and not row["running"])
     assert (row["turns"], row["state"]["kind"]) == (1, "idle")
+    [ended] = (await desk.get(f"/api/debug/conversations/{conv}"))["inferences"]
+    assert (ended["outcome"], ended["model_calls"]) == ("completed", 1)
     assert "history is kept" in await act(desk, conv, "evict")
     await listed(desk, conv, until=lambda row: row is None)
     assert (await here.get("/api/timeline", conv_id=conv))["entities"]

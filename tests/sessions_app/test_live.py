@@ -15,6 +15,7 @@ from sessions_app.inference.errors import (
     ToolError,
 )
 from sessions_app.inference.events import (
+    InferenceFinished,
     ModelCallFinished,
     ModelCallStarted,
     Origin,
@@ -354,6 +355,35 @@ async def test_so_many_stages_are_kept_and_the_rest_are_counted():
 
     assert (len(inference.stages), inference.dropped) == (65, 35), "64 ended ones and the open one"
     assert inference.model_calls == 100
+
+
+async def test_the_last_inferences_are_handed_on_with_fewer_of_their_stages():
+    clock = iter(range(10**6))
+    recorder, other = (StageRecorder(RecordingSink(), now_ms=lambda: next(clock)) for _ in range(2))
+    for name in "abcde":
+        origin = Origin(inference_id=name, turn_id="t")
+        recorder.begin(name, profile="p", model="m", fingerprint="f", queued_since_ms=None)
+        for _ in range(40):
+            recorder.publish(ModelCallStarted(message_id="m", model="m"), origin)
+        recorder.publish(finished(name), origin)
+    other.go_on_from(recorder.handed_on)
+
+    told = other.inferences()
+    assert [inference.inference_id for inference in told] == ["c", "d", "e"]
+    for inference, short in zip(recorder.inferences()[2:], told, strict=True):
+        assert (short.total_ms, short.model_calls) == (inference.total_ms, 40)
+        assert short.stages == inference.stages[:16]
+        assert (inference.dropped, short.dropped) == (0, 24)
+
+
+def finished(inference_id: str) -> InferenceFinished:
+    return InferenceFinished(
+        inference_id=inference_id,
+        status="completed",
+        stop_reason="stop",
+        model="m",
+        duration_ms=1,
+    )
 
 
 async def test_only_the_last_inferences_are_kept():
