@@ -26,7 +26,7 @@ from sessions_app.access import Identity
 from sessions_app.values import PromptRequest
 from webchat_project.testing import running_hub
 
-GENTLE = 5.0
+GENTLE = 30.0
 """Seconds for what takes milliseconds."""
 
 
@@ -145,7 +145,12 @@ async def test_a_group_name_is_legal_whatever_the_conversation_is_called():
     assert control_group("a") != control_group("b")
 
 
-async def test_sockets_of_a_hub_that_drains_are_told_to_come_back(hub: Hub, conv: str):
+@pytest.mark.parametrize("is_known", [False, True])
+async def test_sockets_of_a_hub_that_drains_are_told_to_come_back(
+    hub: Hub, conv: str, is_known: bool
+):
+    if is_known:
+        await hub.sessions.open(conv, owner="visitor:anna", profile=None)
     await hub.aclose()
     late = socket(conv)
     await late.connect(timeout=GENTLE)
@@ -161,6 +166,45 @@ async def test_a_message_over_the_bound_closes_on_servers_that_have_none(hub: Hu
     async with opened(conv) as tab:
         await tab.send("ü" * (hub.settings.message_max_bytes // 2 + 1))
         assert await tab.closed() == 1009
+
+
+async def test_the_fifth_malformed_message_closes_its_socket(hub: Hub, conv: str):
+    async with opened(conv) as tab:
+        for _ in range(5):
+            await tab.send("no json")
+        told = [await tab.frame() for _ in range(5)]
+        assert await tab.closed() == 4513
+
+    assert {(error["type"], error["data"]["code"]) for error in told} == {("ws.error", "bad_frame")}
+
+
+async def test_a_client_that_reads_nothing_holds_no_place_while_it_is_closed(hub: Hub, conv: str):
+    """A server may take its time with the close of such a socket."""
+    consumer: Any = ChatConsumer.as_asgi()
+    arriving: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+    arriving.put_nowait({"type": "websocket.connect"})
+    greeted, closing = asyncio.Event(), asyncio.Event()
+
+    async def send(message: dict[str, Any]) -> None:
+        if message["type"] == "websocket.close":
+            closing.set()
+            await asyncio.Event().wait()
+        if message["type"] == "websocket.send":
+            greeted.set()
+
+    serving = asyncio.create_task(
+        consumer(scope(conv, "anna"), arriving.get, send), name="a socket that hangs"
+    )
+    async with asyncio.timeout(GENTLE):
+        await greeted.wait()
+    assert len(hub.streams.connections()) == 1
+    await close_sockets(conv, 4008)
+    async with asyncio.timeout(GENTLE):
+        await closing.wait()
+
+    assert hub.streams.connections() == ()
+    serving.cancel()
+    await asyncio.wait({serving})
 
 
 async def test_a_client_that_leaves_while_it_is_let_in_leaves_nothing(hub: Hub, conv: str):
