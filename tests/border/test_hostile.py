@@ -31,6 +31,8 @@ run on the same machine."""
 GONE_SECONDS = 30.0
 FLOOD_SECONDS = 5.0
 STORM = 40
+HURRIED = 300
+COMPLAINTS = ("Traceback", "Exception in", "was destroyed", "never retrieved", "took too long")
 CONVERSATIONS = 60
 
 
@@ -46,8 +48,14 @@ async def closes(server: LiveServer, reason: str) -> float:
 
 async def until_sockets(server: LiveServer, most: float, *, within: float = GONE_SECONDS) -> None:
     """Returns when no more than so many sockets have a place."""
+    await until_at_most(server, "webchat_sockets", most, within=within)
+
+
+async def until_at_most(
+    server: LiveServer, name: str, most: float, *, within: float = GONE_SECONDS
+) -> None:
     async with asyncio.timeout(within):
-        while (await metrics(server))["webchat_sockets"][()] > most:  # noqa: ASYNC110
+        while (await metrics(server))[name][()] > most:  # noqa: ASYNC110
             await asyncio.sleep(0.05)
 
 
@@ -141,6 +149,27 @@ async def test_one_that_drops_in_mid_frame_leaves_nothing_behind(
             wire = await stack.enter_async_context(hostile(anna, conv))
             await wire.send(whole[:cut])
     await until_sockets(server, before)
+
+
+async def test_those_that_are_gone_before_they_are_let_in_leave_nothing_behind(
+    server: LiveServer, anna: Visitor, conv: str
+):
+    url = anna.socket_url(conv_id=conv).replace("ws", "http", 1)
+    async with anna.socket(conv) as stayed:
+        await stayed.until("timeline.snapshot")
+        before = await metrics(server)
+        for late in range(HURRIED):
+            async with connected(url) as wire:
+                await wire.send(handshake(url, anna.headers()))
+                for _ in range(late % 5):  # from not read yet to nearly let in
+                    await asyncio.sleep(0)
+        await until_sockets(server, before["webchat_sockets"][()])
+        # Tasks of requests come and go; those of hundreds of sockets would stay.
+        await until_at_most(server, "webchat_tasks", before["webchat_tasks"][()] + 20)
+        await stayed.send({"type": "ws.ping"})
+        assert (await stayed.until("ws.pong"))[-1]["type"] == "ws.pong"
+
+    assert [word for word in COMPLAINTS if word in server.log] == [], server.log
 
 
 async def test_a_flood_of_commands_ends_its_socket_alone(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from argparse import ArgumentParser
+from contextlib import suppress
 from typing import Any
 
 from django.conf import settings
@@ -44,12 +45,17 @@ class Command(BaseCommand):
             def started(stop: Any) -> None:
                 Shutdown(hub(), timeout=conf.drain_timeout, stop=stop)
                 address = f"[{host}]" if ":" in host else host
-                self.stdout.write(f"Webchat on {server}: http://{address}:{bound}/")
-                self.stdout.flush()
+                self.announce(f"Webchat on {server}: http://{address}:{bound}/")
 
             bounds = conf.message_max_bytes, conf.body_max_bytes
             SERVERS[server](application, listener, *bounds, started)
             let_go()
+
+    def announce(self, text: str) -> None:
+        """Says it, where somebody can hear it: a disk that is full is no reason not to serve."""
+        with suppress(OSError):
+            self.stdout.write(text)
+            self.stdout.flush()
 
 
 def port_number(text: str) -> int:
