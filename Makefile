@@ -8,6 +8,7 @@ BIN := .venv/bin
 PARALLEL := --numprocesses=4 --dist=loadfile
 # Three times what they take on a small machine; tests/watchdog.py bounds each of them.
 AT_MOST := --session-timeout=3000
+ALL_AT_MOST := --session-timeout=10800
 CODE := chat sessions_app cluster webchat_project examples bench chaos scripts tests manage.py
 
 help: ## List the targets
@@ -22,7 +23,7 @@ test: ## Run the tests: ARGS="tests/chat -k order"
 
 test-all: ## Run the tests, the slow ones too
 	$(SETUP) test
-	$(BIN)/python -m pytest $(PARALLEL) $(ARGS)
+	$(BIN)/python -m pytest $(PARALLEL) $(ALL_AT_MOST) $(ARGS)
 
 test-latest: ## Run the tests on the newest Python here, with the newest Django
 	@scripts/python scripts/latest.py $(PARALLEL) $(ARGS)

@@ -29,6 +29,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 T = TypeVar("T")
 
 SOCKETS = 5000
+DESCRIPTORS = SOCKETS + 1000
+"""That this process may open, and the server."""
 AT_ONCE = 50
 """Of those that come in an orderly way."""
 TURNED_AWAY = (ConnectionError, asyncio.IncompleteReadError, AssertionError)
@@ -48,7 +50,8 @@ BACK_SECONDS = 300.0
 @pytest_asyncio.fixture(params=SERVERS)
 async def own(request: pytest.FixtureRequest) -> AsyncIterator[LiveServer]:
     """A server that nobody else has used: what it holds is this test's. `kind` names it."""
-    raise_descriptor_limit()
+    allowed = raise_descriptor_limit()
+    assert allowed >= DESCRIPTORS, f"{allowed} descriptors a process, {DESCRIPTORS} are needed"
     env = {"DJANGO_SETTINGS_MODULE": "bench.settings", "WEBCHAT_MODEL": "bench:fast"}
     async with live_server(request.param, env={**OPERATED, **SHARED, **env}) as server:
         yield server
