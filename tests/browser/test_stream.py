@@ -127,6 +127,8 @@ async def test_being_offline_is_said_and_ends_by_itself(server: LiveServer, visi
     await expect(chat.prompt).to_have_value("while offline")
     await chat.page.context.set_offline(False)
     await chat.live()
+    await expect(chat.error).to_be_empty()
+    await expect(chat.prompt).to_have_value("while offline")
     await chat.ended()
     await chat.shows_the_whole_timeline()
 

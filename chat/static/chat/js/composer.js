@@ -16,6 +16,7 @@ export class Composer {
   #onSent;
   #sending = false;
   #sendNext = false;
+  #unreachable = false;
   #again = new Map();
 
   /** Without a `convId` the form posts itself and the server starts a conversation. */
@@ -46,6 +47,12 @@ export class Composer {
   /** A sentence beside the box; empty when there is nothing to say. */
   say(sentence) {
     slot(this.#form, "error").textContent = sentence;
+    this.#unreachable = false;
+  }
+
+  /** The server can be reached: what said otherwise is true no more. */
+  reached() {
+    if (this.#unreachable) this.say("");
   }
 
   /** The server has the prompts of these keys: if ours is one, its words need no more care. */
@@ -123,6 +130,7 @@ export class Composer {
     } catch (error) {
       if (!(error instanceof ApiError)) throw error;
       this.say(error.message);
+      this.#unreachable = error.code === "unreachable";
       return false;
     } finally {
       this.#busy = false;

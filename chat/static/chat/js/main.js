@@ -135,6 +135,7 @@ function followConversation() {
     onStatus(status) {
       setSignedOut(Boolean(status.signedOut));
       connection.show(status);
+      if (status.state === "live") composer.reached();
     },
   });
   const connection = new Connection(parts.connection, {
