@@ -269,6 +269,10 @@ async def test_who_comes_hours_later_finds_what_no_snapshot_covers(redis_url: st
         clock.ms += 5 * 3_600_000
 
         assert state_of(await other.log.level()) == state_of(folded(batch))
+        late = numbered(writer, 1, at_ms=clock.ms)
+        await writer.append(late)
+        newcomer = other.new_log(Window(), clock)
+        assert state_of(await newcomer.level()) == state_of(folded([*batch, *late]))
 
 
 async def test_an_append_whose_answer_was_lost_is_written_once(redis_url: str):

@@ -89,7 +89,13 @@ def test_the_design_has_every_task_with_its_owner():
 
 def test_the_protocol_names_every_refusal_with_its_status():
     protocol = (ROOT / "docs/protocol.md").read_text()
-    assert [code for code in errors._STATUS if f"`{code}`" not in protocol] == []
+    told = {
+        (code, int(status))
+        for line in protocol.splitlines()
+        for status, after in re.findall(r"\b(\d{3})\b((?:(?!\b\d{3}\b).)*)", line)
+        for code in re.findall(r"`([a-z_]+)`", after)
+    }
+    assert set(errors._STATUS.items()) - told == set()
 
 
 def test_every_check_that_a_page_names_is_made():
