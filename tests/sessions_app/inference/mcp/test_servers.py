@@ -336,6 +336,14 @@ async def test_a_servers_credentials_are_shown_nowhere(agent: Agent, x: str, cap
     assert SECRET not in repr(agent.servers.__dict__)
 
 
+async def test_a_program_gets_no_more_of_our_environment_than_it_needs(servers: McpServers):
+    agent = Agent(servers, "one_*")
+    ours = "PYTEST_CURRENT_TEST"  # pytest sets it for as long as a program may be begun here
+    assert ours in os.environ
+    assert await agent.said("one_reveal", name=ours) == "nothing"
+    assert await agent.said("one_reveal", name="PATH") == os.environ["PATH"]
+
+
 async def test_secret_arguments_are_masked_where_a_tool_has_them(http_server: HttpServer, caplog):
     config = McpServerConfig(url=http_server.url, secrets=("token", "tokne"))
     async with closing(x=config) as servers:
