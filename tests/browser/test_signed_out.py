@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 import pytest
 from playwright.async_api import expect
 
+from tests.browser.axe import nothing_wrong
 from tests.browser.conftest import OpenChat
 from tests.live import LiveServer
 
@@ -51,6 +52,7 @@ async def test_a_tab_that_is_signed_out_says_so_and_leads_back_to_where_it_was(
     )
     assert asked == ["/api/chat/profiles"]  # an answer would be that there are no conversations
     await expect(chat.row("what is this")).to_be_visible()
+    await nothing_wrong(chat.page, "a tab that is signed out")
 
     await chat.page.get_by_role("link", name="Log in again").click()
     await log_in()
