@@ -14,6 +14,7 @@ import pytest_asyncio
 
 from tests.client import Visitor, visitor
 from tests.live import LOSSY, SERVERS, KeptServers, LiveServer, kept_servers, prepared_state
+from tests.moments.on_redis import BesideRedis
 
 pytest_plugins = ["tests.watchdog", "tests.workers"]
 
@@ -27,7 +28,8 @@ def pytest_asyncio_loop_factories(
 ) -> Mapping[str, type[asyncio.AbstractEventLoop]]:
     """A test marked `virtual` runs in time that passes only while everybody waits."""
     if item.get_closest_marker("virtual"):
-        return {"virtual": async_solipsism.EventLoop}
+        with_redis = "log_place" in item.fixturenames  # type: ignore[attr-defined]
+        return {"virtual": BesideRedis if with_redis else async_solipsism.EventLoop}
     return {"real": asyncio.SelectorEventLoop}
 
 

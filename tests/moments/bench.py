@@ -14,7 +14,7 @@ from typing import Any
 
 from chat.frames import Cursor
 from chat.log import Gap, Window
-from chat.streams import Streams
+from chat.streams import Logs, Streams
 from sessions_app.builder import ProfileEngineBuilder
 from sessions_app.inference.executor import DefaultToolExecutor, LoadUser
 from sessions_app.inference.middleware import MiddlewareRegistry
@@ -33,6 +33,8 @@ from tests.rules import Frame, broken_rules, refusals
 
 ANNA, BERT = "visitor:anna", "visitor:bert"
 CONV = "conv"
+LOGS: Logs | None = None
+"""Where the logs are, if not in memory; see tests/moments/conftest.py."""
 
 
 def model(*calls: Sequence[Step]) -> ScriptedEngine:
@@ -87,7 +89,7 @@ class Bench:
         )
         names = tuple(each.name for each in tools)
         self.now_ms: Callable[[], int] = lambda: 1_000_000 + round(clock.time() * 1000)
-        self.streams = Streams(window=Window(seconds=math.inf), now_ms=self.now_ms)
+        self.streams = Streams(window=Window(seconds=math.inf), logs=LOGS, now_ms=self.now_ms)
         self.manager = SessionManager(
             profiles=Profiles(profiles or [Profile(slug="chat", tools=names)]),
             builder=self.builder,

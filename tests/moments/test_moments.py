@@ -41,6 +41,7 @@ from sessions_app.testing import Gate, GatedTool, IgnoreCancel, ScriptedEngine, 
 from sessions_app.values import Queued, Started
 from tests.moments.bench import CONV, Bench, call, ends, kinds, model, of, said
 
+pytestmark = pytest.mark.usefixtures("log_place")
 virtual = pytest.mark.virtual
 
 
@@ -572,6 +573,7 @@ odd_calls = st.builds(
 
 
 @virtual
+@pytest.mark.parametrize("log_place", ["memory"], indirect=True)  # each example begins a log
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.lists(odd_calls, min_size=1, max_size=3), min_size=1, max_size=3))
 async def test_whatever_calls_a_model_makes(asks: list[list[ToolCall]]):

@@ -22,7 +22,7 @@ from sessions_app.testing import Sleep
 from tests.moments.bench import ANNA, CONV, Bench, call, ends, model, of
 from tests.moments.test_moments import statuses, uses
 
-pytestmark = pytest.mark.virtual
+pytestmark = [pytest.mark.virtual, pytest.mark.usefixtures("log_place")]
 
 Kind: TypeAlias = Literal["step before", "step after", "approval"]
 
