@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.border.fold import fold, plain
+from tests.chat.wire import Page
 from tests.client import Frame, Visitor, text_of
 
 QUICK = "long 30"
@@ -106,9 +106,14 @@ async def test_a_snapshot_and_the_frames_after_it_are_the_timeline_wherever_one_
     assert last["version"] == len(frames)
     assert last["running"] is False
     for snapshot in snapshots:
-        after = frames[snapshot["version"] :]
-        assert fold(snapshot["entities"], after) == plain(last["entities"])
-        assert fold([], frames[: snapshot["version"]]) == plain(snapshot["entities"])
+        from_the_start, from_here = Page(), Page()
+        for frame in frames[: snapshot["version"]]:
+            from_the_start.take(frame)
+        from_the_start.assert_shows(snapshot)
+        from_here.replace(snapshot)
+        for frame in frames[snapshot["version"] :]:
+            from_here.take(frame)
+        from_here.assert_shows(last)
 
 
 async def test_the_page_the_call_and_the_socket_serve_the_same_fold(anna: Visitor, conv: str):
