@@ -15,7 +15,13 @@ from redis.exceptions import TimeoutError as TimedOut
 from redis.retry import Retry as SyncRetry
 from redis.sentinel import Sentinel as SyncSentinel
 
-from .sentinel import PrimaryPool, Service, service_in
+from .sentinel import (
+    ListeningConnection,
+    ListeningSSLConnection,
+    PrimaryPool,
+    Service,
+    service_in,
+)
 
 ANSWER_SECONDS = 3.0
 CONNECT_SECONDS = 2.0
@@ -61,6 +67,9 @@ def layer_host(url: str) -> dict[str, Any]:
         "master_name": service.name,
         "sentinels": service.sentinels,
         "sentinel_kwargs": service.asking,
+        "connection_class": ListeningSSLConnection
+        if service.options.get("ssl")
+        else ListeningConnection,
     }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Mapping
 from contextlib import suppress
@@ -11,8 +12,15 @@ from urllib.parse import unquote
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.connection import parse_url
 from redis.asyncio.retry import Retry
-from redis.asyncio.sentinel import MasterNotFoundError, Sentinel, SentinelConnectionPool
+from redis.asyncio.sentinel import (
+    MasterNotFoundError,
+    Sentinel,
+    SentinelConnectionPool,
+    SentinelManagedConnection,
+    SentinelManagedSSLConnection,
+)
 from redis.backoff import NoBackoff
+from redis.exceptions import ConnectionError as Unconnected
 from redis.exceptions import RedisError
 
 FORM = "redis+sentinel://[[user]:password@]host:26379[,host:26379…]/service[/0]"
@@ -23,6 +31,8 @@ ASKING: Mapping[str, Any] = {
     "retry": Retry(NoBackoff(), 0),
 }
 """A Sentinel has its answer at hand: each is asked once, and then the next one."""
+LOOK_SECONDS = 3.0
+"""A connection that listens looks this often whether it hears the primary."""
 
 _SCHEMES = {"redis+sentinel": "redis", "rediss+sentinel": "rediss"}
 _PLACE = re.compile(r"(?:\[([0-9a-fA-F:.]+)\]|([^\s:\[\]]+))(?::([0-9]{1,5}))?")
@@ -121,6 +131,30 @@ class PrimaryPool(SentinelConnectionPool, BlockingConnectionPool):
     async def aclose(self) -> None:
         await super().aclose()
         await self.sentinel_manager.aclose()
+
+
+class ListeningConnection(SentinelManagedConnection):
+    """One that waits for what is published, for hours: it leaves a primary that is none any more.
+
+    A machine that is gone says nothing, so listening to it goes on for as long as TCP hopes.
+    """
+
+    _look_at = 0.0
+
+    async def read_response(self, *args: Any, **options: Any) -> Any:
+        now = asyncio.get_running_loop().time()
+        if now >= self._look_at:
+            self._look_at = now + LOOK_SECONDS
+            with suppress(RedisError, OSError):
+                await self.connection_pool.get_master_address()
+            if (self.host, self.port) != self.connection_pool.master_address:
+                await self.disconnect()
+                raise Unconnected("the Sentinels name another primary")
+        return await super().read_response(*args, **options)
+
+
+class ListeningSSLConnection(ListeningConnection, SentinelManagedSSLConnection):
+    pass
 
 
 async def heed_sentinels(client: Redis) -> None:

@@ -11,6 +11,7 @@ import pytest
 import trustme
 from channels_redis.pubsub import RedisPubSubChannelLayer
 from django.core.checks import run_checks
+from redis.asyncio import Redis
 
 from cluster.connect import connect, layer_host
 from cluster.sentinel import PrimaryUnknown, heed_sentinels
@@ -62,9 +63,7 @@ async def test_the_store_and_the_layer_find_the_primary_and_the_checks_find_no_f
     await layer.group_add("group", channel)
     await layer.group_send("group", {"type": "heard"})
     assert await layer.receive(channel) == {"type": "heard"}
-    for shard in layer._shards:  # channels_redis closes its connections, but for these
-        await shard._redis.connection_pool.sentinel_manager.aclose()
-    await layer.flush()
+    await closed(layer)
 
     settings.REDIS_URL = url_of(redis)
     assert await asyncio.to_thread(run_checks) == []
@@ -137,6 +136,26 @@ async def test_a_client_leaves_a_primary_that_still_answers_when_the_sentinels_n
     await client.aclose()
 
 
+async def test_the_layer_listens_to_whom_the_sentinels_name_though_the_other_still_speaks(
+    redis: WatchedRedis, monkeypatch
+):
+    monkeypatch.setattr("cluster.sentinel.LOOK_SECONDS", 0.0)
+    layer = RedisPubSubChannelLayer(
+        hosts=[layer_host(url_of(redis).replace("the-service", "listened-to"))]
+    )
+    with redis.sentinel() as sentinel:
+        sentinel.sentinel_monitor("listened-to", "127.0.0.1", redis.primary_port, 1)
+        channel = await layer.new_channel()
+        sentinel.sentinel_remove("listened-to")
+        sentinel.sentinel_monitor("listened-to", "127.0.0.1", redis.replica_port, 1)
+    async with asyncio.timeout(PATIENCE), Redis(port=redis.replica_port) as replica:
+        while True:
+            if channel.encode() in await replica.pubsub_channels():
+                break
+            await asyncio.sleep(0.02)
+    await closed(layer)
+
+
 async def test_after_a_fail_over_what_was_replicated_goes_on_and_what_was_not_is_told_honestly(
     doomed: WatchedRedis,
 ):
@@ -167,6 +186,12 @@ async def test_after_a_fail_over_what_was_replicated_goes_on_and_what_was_not_is
         await accepted(anna, "/chat", {"prompt": "long 3", "conv_id": "behind"})
         await told_again(behind)
         assert await asked(anna, "behind") == ["long 1", "long 3"]
+
+
+async def closed(layer: Any) -> None:
+    for shard in layer._shards:  # channels_redis closes its connections, but for these
+        await shard._redis.connection_pool.sentinel_manager.aclose()
+    await layer.flush()
 
 
 async def accepted(anna: Visitor, path: str, body: object) -> None:
