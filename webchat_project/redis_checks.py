@@ -116,8 +116,8 @@ def findings(info: Mapping[str, Any]) -> Iterator[CheckMessage]:
     if info.get("cluster_enabled"):
         yield Error(
             "REDIS_URL leads to a node of a Redis Cluster.",
-            hint="It is not supported. Use a Redis with replicas that Sentinels watch, and name it as "
-            f"{FORM}; see docs/cluster.md.",
+            hint="It is not supported. Use a Redis with replicas that Sentinels watch, and name it "
+            f"as {FORM}; see docs/cluster.md.",
             id="webchat_project.E006",
         )
     if "sentinel_masters" in info:
