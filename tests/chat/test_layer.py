@@ -63,3 +63,17 @@ async def test_what_is_too_old_is_still_forgotten(monkeypatch: pytest.MonkeyPatc
     await layer.send("specific!b", {"type": "new"})
     assert (await layer.receive("specific!b"))["type"] == "new"
     assert layer.channels == {}
+
+
+async def test_a_socket_that_is_open_for_days_still_hears_its_group(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    now = time.time()
+    layer = ProcessChannelLayer()
+    await layer.group_add("group", "specific!a")
+    monkeypatch.setattr(time, "time", lambda: now + 3 * 86_400)
+    monkeypatch.setattr(time, "monotonic", lambda: layer._cleaned + CLEANED_EVERY)
+    await layer.send("specific!b", {"type": "anything"})  # whoever sends has it cleaned
+    await layer.group_send("group", {"type": "said"})
+    assert "specific!a" in layer.channels, "nobody is in the group"
+    assert (await layer.receive("specific!a"))["type"] == "said"
