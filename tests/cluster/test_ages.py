@@ -142,24 +142,3 @@ def test_a_key_has_its_first_answer_however_many_prompts_came_after_it(
     assert ask(one, anna, conv, "first") == (first[0], True)
     with pytest.raises(KeyReused):
         ask(other, anna, str(uuid4()), "first")
-
-
-def test_an_answer_that_is_lost_on_its_way_is_given_again(
-    processes: tuple[Process, Process], monkeypatch: pytest.MonkeyPatch
-):
-    one, other = processes
-    anna, conv = f"visitor:{uuid4()}", str(uuid4())
-    ask(one, anna, conv, "go")
-    inbox = one.sessions._inbox
-    send = inbox.send
-    lost: list[str] = []
-
-    async def losing(process: str, message: dict[str, bytes]) -> None:
-        if "reply" in message and not lost:
-            lost.append(process)
-        else:
-            await send(process, message)
-
-    monkeypatch.setattr(inbox, "send", losing)
-    other.run(other.sessions.set_step_mode(conv, True, by="anna"))
-    assert lost == [other.name]
