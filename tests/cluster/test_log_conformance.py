@@ -275,6 +275,17 @@ async def test_who_comes_hours_later_finds_what_no_snapshot_covers(redis_url: st
         assert state_of(await newcomer.level()) == state_of(folded([*batch, *late]))
 
 
+async def test_what_is_at_hand_is_for_a_cursor_that_is_proved(redis_url: str):
+    async with two(redis_url) as (one, _, clock):
+        writer = await one.writer()
+        batch = numbered(writer, 4, at_ms=clock.ms)
+        await writer.append(batch)
+        entries = [entry for _, entry in batch]
+        seen = Cursor(one.log.epoch, 2, entries[1].stream_id)
+        assert list(one.log.read_now(seen, limit=9) or ()) == entries[2:]
+        assert one.log.read_now(Cursor(one.log.epoch, 2, "2-1"), limit=9) is None
+
+
 async def test_an_append_whose_answer_was_lost_is_written_once(redis_url: str):
     async with two(redis_url) as (one, other, clock):
         writer = await one.writer()
