@@ -58,12 +58,7 @@ async def test_the_store_and_the_layer_find_the_primary_and_the_checks_find_no_f
     assert (await client.info("replication"))["role"] == "master"
     await client.aclose()
 
-    layer = RedisPubSubChannelLayer(hosts=[layer_host(url_of(redis))])
-    channel = await layer.new_channel()
-    await layer.group_add("group", channel)
-    await layer.group_send("group", {"type": "heard"})
-    assert await layer.receive(channel) == {"type": "heard"}
-    await closed(layer)
+    await heard_by(RedisPubSubChannelLayer(hosts=[layer_host(url_of(redis))]))
 
     settings.REDIS_URL = url_of(redis)
     assert await asyncio.to_thread(run_checks) == []
@@ -112,9 +107,11 @@ async def test_tls_is_spoken_with_the_sentinels_and_with_the_redis_that_they_nam
         with redis.sentinel() as sentinel:
             sentinel.sentinel_monitor("by-tls", "127.0.0.1", primary_port, 1)
         url = URL.replace("redis", "rediss", 1).replace("the-service", "by-tls")
-        client = connect(f"{url.format(port=port)}&ssl_ca_certs={tmp_path / 'ours.pem'}")
+        url = f"{url.format(port=port)}&ssl_ca_certs={tmp_path / 'ours.pem'}"
+        client = connect(url)
         assert (await client.info("replication"))["role"] == "master"
         await client.aclose()
+        await heard_by(RedisPubSubChannelLayer(hosts=[layer_host(url)]))
 
 
 async def test_a_client_leaves_a_primary_that_still_answers_when_the_sentinels_name_another(
@@ -186,6 +183,16 @@ async def test_after_a_fail_over_what_was_replicated_goes_on_and_what_was_not_is
         await accepted(anna, "/chat", {"prompt": "long 3", "conv_id": "behind"})
         await told_again(behind)
         assert await asked(anna, "behind") == ["long 1", "long 3"]
+
+
+async def heard_by(layer: Any) -> None:
+    """What is sent to a group of the layer is heard in it."""
+    channel = await layer.new_channel()
+    await layer.group_add("group", channel)
+    await layer.group_send("group", {"type": "heard"})
+    async with asyncio.timeout(PATIENCE):
+        assert await layer.receive(channel) == {"type": "heard"}
+    await closed(layer)
 
 
 async def closed(layer: Any) -> None:
