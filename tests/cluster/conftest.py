@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
+from uuid import uuid4
 
 import pytest
 import pytest_asyncio
 
+from sessions_app.testing import Gate, ScriptedEngine
+from tests.cluster.processes import Process
 from tests.live import NO_LIMITS, NO_MESSAGES, SHARED, LiveServer, live_server
 from tests.redis_server import redis_server
 
@@ -19,6 +22,17 @@ def redis_url() -> Iterator[str]:
     """No server looks into it: one would take over what a test leaves without an owner."""
     with redis_server() as url:
         yield url
+
+
+@pytest.fixture
+def processes(redis_url: str) -> Iterator[tuple[Process, Process]]:
+    """Two of one service; a prompt runs until it is cancelled."""
+    one, other = (
+        Process(redis_url, str(uuid4()), ScriptedEngine("So", Gate("never"))) for _ in range(2)
+    )
+    yield one, other
+    one.leave()
+    other.leave()
 
 
 @pytest.fixture(scope="session")

@@ -16,7 +16,6 @@ from chat.shared_limits import SharedLimits
 from cluster.presence import PROCESSES, Presence
 from cluster.store import Bounds, RedisStore
 from sessions_app.inference.errors import ConversationNotFound, KeyReused
-from sessions_app.testing import Gate, ScriptedEngine
 from sessions_app.values import PromptRequest, Submitted
 from tests.cluster.processes import PATIENCE, Process
 from tests.redis_server import redis_server
@@ -25,21 +24,10 @@ BOUNDS = Bounds(frames=10, bytes=10**6, age_ms=10**7, ttl_seconds=100, keys=3, k
 
 
 @pytest.fixture(scope="module")
-def alone_url() -> Iterator[str]:
+def redis_url() -> Iterator[str]:
     """A Redis in which nothing lies but what these tests have put there."""
     with redis_server() as url:
         yield url
-
-
-@pytest.fixture
-def processes(alone_url: str) -> Iterator[tuple[Process, Process]]:
-    """Two of one service; a prompt runs until it is cancelled."""
-    one, other = (
-        Process(alone_url, str(uuid4()), ScriptedEngine("So", Gate("never"))) for _ in range(2)
-    )
-    yield one, other
-    one.leave()
-    other.leave()
 
 
 def ask(process: Process, owner: str, conv: str, prompt: str) -> tuple[Submitted, bool]:
@@ -48,7 +36,7 @@ def ask(process: Process, owner: str, conv: str, prompt: str) -> tuple[Submitted
 
 
 def test_every_key_has_an_age_whatever_was_asked(
-    alone_url: str, processes: tuple[Process, Process]
+    redis_url: str, processes: tuple[Process, Process]
 ):
     one, other = processes
     anna, conv = f"visitor:{uuid4()}", str(uuid4())
@@ -65,7 +53,7 @@ def test_every_key_has_an_age_whatever_was_asked(
     ask(one, anna, str(uuid4()), "another")
 
     async def what_processes_say() -> None:
-        async with Redis.from_url(alone_url) as client:
+        async with Redis.from_url(redis_url) as client:
             present = Presence(client, "here")
             await SharedLimits(LimitBounds(), client=client, presence=present).take_prompt(anna, "")
             present.start()
@@ -73,7 +61,7 @@ def test_every_key_has_an_age_whatever_was_asked(
             while not await client.exists(PROCESSES):
                 assert monotonic() < deadline, "no process says that it is there"
                 await asyncio.sleep(0.01)
-            with_ages(alone_url)
+            with_ages(redis_url)
             await present.aclose()
 
     asyncio.run(what_processes_say())
@@ -88,11 +76,11 @@ def with_ages(url: str) -> None:
     assert not [key for key, seconds in ages.items() if seconds == -1]
 
 
-def test_what_somebody_owns_does_not_grow_old(alone_url: str):
+def test_what_somebody_owns_does_not_grow_old(redis_url: str):
     """A pause may last for days, in which nothing is written."""
 
     async def owned_for_long() -> None:
-        async with Redis.from_url(alone_url) as client:
+        async with Redis.from_url(redis_url) as client:
             store, conv = RedisStore(client, bounds=BOUNDS), str(uuid4())
             await store.post(conv, b"{}")
             claim = await store.claim(conv, "here", ttl_ms=1000)
@@ -106,9 +94,9 @@ def test_what_somebody_owns_does_not_grow_old(alone_url: str):
     asyncio.run(owned_for_long())
 
 
-def test_of_the_keys_of_an_owner_the_oldest_go(alone_url: str):
+def test_of_the_keys_of_an_owner_the_oldest_go(redis_url: str):
     async def many() -> None:
-        async with Redis.from_url(alone_url) as client:
+        async with Redis.from_url(redis_url) as client:
             store, anna = RedisStore(client, bounds=BOUNDS), f"user:{uuid4()}"
             for number in range(5):
                 assert (await store.reserve_key(anna, str(number), "name", "conv")).new

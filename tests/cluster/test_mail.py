@@ -2,25 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from uuid import uuid4
 
 import pytest
 
-from sessions_app.testing import Gate, ScriptedEngine
 from sessions_app.values import PromptRequest
 from tests.cluster.processes import Process
-
-
-@pytest.fixture
-def processes(redis_url: str) -> Iterator[tuple[Process, Process]]:
-    """Two of one service; a prompt runs until it is cancelled."""
-    one, other = (
-        Process(redis_url, str(uuid4()), ScriptedEngine("So", Gate("never"))) for _ in range(2)
-    )
-    yield one, other
-    one.leave()
-    other.leave()
 
 
 def ask(process: Process, conv: str, prompt: str) -> None:
