@@ -140,6 +140,7 @@ class ChatConsumer(AsyncWebsocketConsumer):
                 conv_id,
                 owner=identity.owner,
                 profile=self._asked.get("profile") or cookie_profile(self.scope["cookies"]),
+                known=info,
             )
             if self._hub.draining and not info.running:
                 raise Draining("the server is restarting; come back in a few seconds")

@@ -56,10 +56,18 @@ class Sessions(LiveSessions, Protocol):
     async def find(self, conv_id: str) -> SessionInfo | None:
         """The conversation if it exists. Never creates one."""
 
-    async def open(self, conv_id: str, *, owner: str, profile: str | None) -> SessionInfo:
+    async def open(
+        self,
+        conv_id: str,
+        *,
+        owner: str,
+        profile: str | None,
+        known: SessionInfo | None = None,
+    ) -> SessionInfo:
         """The conversation, created for `owner` when absent.
 
-        `profile` is for the creation only. Raises ProfileNotFound, Draining.
+        `profile` is for the creation only. What `find` has said in this very step is `known`, and
+        need not be asked for again. Raises ProfileNotFound, Draining.
         """
 
     async def owned_by(self, owner: str) -> tuple[SessionInfo, ...]:

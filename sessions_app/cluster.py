@@ -157,8 +157,15 @@ class ClusterSessions:
         found: SessionInfo | None = await self._ask(conv_id, commands.Find())
         return found
 
-    async def open(self, conv_id: str, *, owner: str, profile: str | None) -> SessionInfo:
-        found = await self.find(conv_id)
+    async def open(
+        self,
+        conv_id: str,
+        *,
+        owner: str,
+        profile: str | None,
+        known: SessionInfo | None = None,
+    ) -> SessionInfo:
+        found = known or await self.find(conv_id)
         if found is not None:
             return found
         made: SessionInfo = await self._ask(conv_id, commands.Open(owner=owner, profile=profile))

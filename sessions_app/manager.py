@@ -159,7 +159,14 @@ class SessionManager:
         stored = await self._shelf.find(conv_id)
         return None if stored is None else stored.info()
 
-    async def open(self, conv_id: str, *, owner: str, profile: str | None) -> SessionInfo:
+    async def open(
+        self,
+        conv_id: str,
+        *,
+        owner: str,
+        profile: str | None,
+        known: SessionInfo | None = None,
+    ) -> SessionInfo:
         chosen = self._profiles.get(profile)
         session = await self._load(conv_id)
         if session is None:

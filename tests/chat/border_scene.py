@@ -53,7 +53,14 @@ class OpenHouse:
         await asyncio.sleep(0)
         return self.info
 
-    async def open(self, conv_id: str, *, owner: str, profile: str | None) -> SessionInfo:
+    async def open(
+        self,
+        conv_id: str,
+        *,
+        owner: str,
+        profile: str | None,
+        known: SessionInfo | None = None,
+    ) -> SessionInfo:
         await asyncio.sleep(0)
         return self.info
 

@@ -143,9 +143,13 @@ class Process:
         """Nobody hears it any more, and it hears nobody."""
         self._pool.dead = True
 
+    def silence(self) -> None:
+        """From here on it is cut off from Redis, for good."""
+        self._pool.dead = True
+
     def kill(self) -> None:
         """Says no more word to anybody; its leases run out at once."""
-        self._pool.dead = True
+        self.silence()
         held = self.sessions.owned.leases.held
         self.run(self._die())
         self._stop()
