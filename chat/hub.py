@@ -93,8 +93,7 @@ class Hub:
         """Ends every inference as cancelled, then streams, requests and guard. Idempotent."""
         self.draining = True
         await self.sessions.aclose()
-        await asyncio.gather(self.streams.aclose(), self.requests.aclose())
-        await self.guard.aclose()
+        await asyncio.gather(self.streams.aclose(), self.requests.aclose(), self.guard.aclose())
         if self._shared is not None:
             await self._shared.aclose()
         await self._probe.aclose()

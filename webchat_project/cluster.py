@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import socket
@@ -102,7 +103,6 @@ class Cluster:
         self.logs.start()
 
     async def aclose(self) -> None:
-        await self.logs.aclose()
-        await self.presence.aclose()
-        await self.health.aclose()
+        # At once: where Redis does not answer, each waits for it as long as anybody does.
+        await asyncio.gather(self.logs.aclose(), self.presence.aclose(), self.health.aclose())
         await self.client.aclose()
