@@ -25,7 +25,8 @@ const parts = partsOf(document.body);
 const page = parts.conversation;
 const profiles = parts.profiles && new Profiles(parts.profiles);
 
-if (page) followConversation();
+// In a task of its own: the modules have just taken one.
+if (page) setTimeout(followConversation);
 else {
   new Composer(parts.composer, {});
   new Conversations(parts.conversations, {});
