@@ -65,11 +65,8 @@ class ProtocolErrorsMiddleware:
     ) -> HttpResponse | None:
         if isinstance(exception, RequestDataTooBig) and _speaks_json(request):
             exception = PromptTooLong("The request is too large; shorten it.")
-        if isinstance(exception, Unavailable | Draining):
-            return _refused(request, exception)
-        if isinstance(exception, WebchatError) and _speaks_json(request):
-            return _refused(request, exception)
-        return None
+        told = WebchatError if _speaks_json(request) else (Unavailable, Draining)
+        return _refused(request, exception) if isinstance(exception, told) else None
 
 
 def _place(request: HttpRequest) -> AbstractContextManager[None]:

@@ -6,9 +6,11 @@ import logging
 import time
 from typing import Any
 
+from chat.middleware import PROBES
+
 logger = logging.getLogger("webchat.access")
 
-PROBES = ("/healthz", "/readyz", "/metrics")
+QUIET = (*PROBES, "/metrics")
 """What machines ask every few seconds; told at DEBUG while it goes well."""
 
 
@@ -33,7 +35,7 @@ class AccessLog:
         try:
             await self._application(scope, receive, noting_the_status)
         finally:
-            is_probe = scope["path"] in PROBES and status == 200
+            is_probe = scope["path"] in QUIET and status == 200
             query = scope.get("query_string", b"").decode("latin-1")
             logger.log(
                 logging.DEBUG if is_probe else logging.INFO,

@@ -72,14 +72,7 @@ def test_it_ends_what_runs_and_writes_nothing_before_it_asks_anybody(
     assert head_of(redis_url, conv) == head
     monkeypatch.undo()
 
-    other = Process(redis_url, str(uuid4()), ScriptedEngine("It is."), lease_seconds=LEASE)
-    try:
-        deadline = monotonic() + PATIENCE
-        while not (ended := ends(other.run(frames(other, conv)))):
-            assert monotonic() < deadline, "nobody has told the end"
-        assert ended == ["lost"]
-    finally:
-        other.leave()
+    assert told_by_another(redis_url, conv) == ["lost"]
 
 
 def test_a_process_that_is_asked_to_go_waits_for_no_store_that_is_away(
@@ -97,12 +90,17 @@ def test_a_process_that_is_asked_to_go_waits_for_no_store_that_is_away(
     with SyncRedis.from_url(redis_url) as redis:
         redis.hset(Keys(conv).meta, "until", 0)
         redis.zadd(LEASES, {conv: 0})
-    other = Process(redis_url, str(uuid4()), ScriptedEngine("It is."))
+    assert told_by_another(redis_url, conv) == ["lost"]
+
+
+def told_by_another(redis_url: str, conv: str) -> list[str]:
+    """How it ended, by the process that takes the conversation over."""
+    other = Process(redis_url, str(uuid4()), ScriptedEngine("It is."), lease_seconds=LEASE)
     try:
         deadline = monotonic() + PATIENCE
         while not (ended := ends(other.run(frames(other, conv)))):
             assert monotonic() < deadline, "nobody has told the end"
-        assert ended == ["lost"]
+        return ended
     finally:
         other.leave()
 

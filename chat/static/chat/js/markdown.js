@@ -97,6 +97,7 @@ export class Markdown {
   }
 
   #draw() {
+    this.#waiting = false;
     const started = performance.now();
     const cut = this.#tail.endsWith("\r") ? "\r" : "";
     const text = this.#tail
@@ -112,8 +113,8 @@ export class Markdown {
     const later = text.slice(this.#step);
     this.#tail = unfinished + later + cut;
     this.#costMs = performance.now() - started;
-    this.#waiting = later !== "";
-    if (this.#waiting) {
+    if (later) {
+      this.#waiting = true;
       this.#step = unfinished.length < this.#step ? STEP_CHARACTERS : this.#step * 2;
       soon(() => this.#drawWaiting());
     } else if (this.#finished) this.#settle();
