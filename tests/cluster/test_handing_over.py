@@ -30,6 +30,13 @@ async def stored(client: Redis, key: str) -> dict[str, Any]:
     return found
 
 
+async def given_up(client: Redis, conv_id: str) -> None:
+    """Returns once no server owns the conversation: until then its owner writes what it knows."""
+    async with asyncio.timeout(PATIENCE):
+        while await client.hget(Keys(conv_id).meta, "owner"):  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
+
+
 @pytest_asyncio.fixture(loop_scope="session")
 async def here(first: LiveServer) -> AsyncIterator[Visitor]:
     async with visitor(first.url) as anna:
@@ -97,12 +104,14 @@ async def test_what_newer_code_has_stored_outlives_a_write_of_ours(
     await here.hear("what is this", conv)
     keys = Keys(conv)
     async with Redis.from_url(service_url) as client:
+        await given_up(client, conv)
         record = await stored(client, keys.record)
         record |= {"later": {"a": 1}}
         record["session"] |= {"v": 7, "mood": "good"}
         await client.set(keys.record, json.dumps(record))
 
         await here.hear("what is this", conv)
+        await given_up(client, conv)
         record = await stored(client, keys.record)
         assert (record["later"], record["session"]["mood"]) == ({"a": 1}, "good")
         assert (record["session"]["v"], record["session"]["turns"]) == (7, 2)
@@ -115,6 +124,7 @@ async def test_a_frame_of_newer_code_goes_to_clients_and_stops_no_fold(
     bounds = Bounds(frames=1000, bytes=10**6, age_ms=10**7, ttl_seconds=1000)
     async with Redis.from_url(service_url) as client, here.socket(conv) as socket:
         await socket.until("timeline.snapshot")
+        await given_up(client, conv)
         store = RedisStore(client, bounds=bounds)
         claim = await store.claim(conv, "newer", ttl_ms=5000)
         last = await store.read(conv, epoch=claim.epoch, seq=0, id="", limit=1, now_ms=0)
