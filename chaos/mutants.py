@@ -59,13 +59,13 @@ def mutate(name: str) -> None:
     if not name:
         return
     changes = MUTANTS[name]
-    original = store._source
+    original = store.source
 
     def source(verb: str) -> str:
         text = original(verb)
         return changes[verb](text) if verb in changes else text
 
-    store._source = source
+    store.source = source
     if name == "fence":
         _never_fence_itself()
 

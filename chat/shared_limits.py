@@ -35,13 +35,7 @@ class SharedLimits(Limits):
 
     def __init__(self, bounds: Bounds, *, client: Redis, presence: Presence) -> None:
         super().__init__(bounds)
-        storage = RedisStorage(
-            "redis://",
-            implementation="redispy",
-            key_prefix=KEYS,
-            connection_pool=client.connection_pool,  # type: ignore[arg-type]  # as its doc says
-        )
-        self._shared = MovingWindowRateLimiter(storage)
+        self._shared = MovingWindowRateLimiter(_Storage(client))
         self._elsewhere: Counter[tuple[str, str]] = Counter()
         presence.tell(TOPIC, self._tell)
         presence.hear(TOPIC, self._hear)
@@ -77,3 +71,17 @@ class SharedLimits(Limits):
             except msgspec.MsgspecError as error:
                 logger.debug("another process cannot be understood: %s", error)
         self._elsewhere = elsewhere
+
+
+class _Storage(RedisStorage):
+    """As it comes, with our client: which knows the nodes of a cluster, as this one does not."""
+
+    def __init__(self, client: Redis) -> None:
+        super().__init__(
+            "redis://",
+            implementation="redispy",
+            key_prefix=KEYS,
+            connection_pool=client.connection_pool,  # type: ignore[arg-type]  # as its doc says
+        )
+        self.bridge.storage = client  # type: ignore[attr-defined]  # it has it from its start
+        self.bridge.register_scripts()

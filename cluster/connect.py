@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from redis import Redis as SyncRedis
@@ -15,6 +16,7 @@ from redis.exceptions import TimeoutError as TimedOut
 from redis.retry import Retry as SyncRetry
 from redis.sentinel import Sentinel as SyncSentinel
 
+from .redis_cluster import AnyNode, AnySSLNode, ClusterRedis, Nodes, nodes_in
 from .sentinel import (
     ListeningConnection,
     ListeningSSLConnection,
@@ -43,10 +45,13 @@ OPTIONS: Mapping[str, Any] = {
 def connect(url: str) -> Redis:
     """A client that never has more than `CONNECTIONS` open; who comes later waits for one.
 
-    Connects when it is first asked. Where Sentinels watch the Redis, it follows the primary. Raises
-    ValueError for what is no URL of a Redis.
+    Connects when it is first asked. Where Sentinels watch the Redis, it follows the primary; to a
+    Redis Cluster it has so many for each node. Raises ValueError for what is no URL of a Redis.
     """
     bounds: dict[str, Any] = {"max_connections": CONNECTIONS, "timeout": WAIT_SECONDS, **OPTIONS}
+    nodes = nodes_in(url)
+    if nodes is not None:
+        return ClusterRedis(nodes, pool=partial(BlockingConnectionPool, **bounds))
     service = service_in(url)
     if service is None:
         return Redis.from_pool(BlockingConnectionPool.from_url(url, **bounds))
@@ -56,9 +61,16 @@ def connect(url: str) -> Redis:
 def layer_host(url: str) -> dict[str, Any]:
     """The same Redis, as channels_redis is told of it. Of a wrong URL it will complain itself."""
     try:
-        service = service_in(url)
+        service, nodes = service_in(url), nodes_in(url)
     except ValueError:
-        service = None
+        service = nodes = None
+    if nodes is not None:
+        return {
+            **OPTIONS,
+            **nodes.options,
+            "places": nodes.places,
+            "connection_class": AnySSLNode if nodes.tls else AnyNode,
+        }
     if service is None:
         return {**OPTIONS, "address": url}
     return {
@@ -79,14 +91,31 @@ def connect_once(url: str, *, seconds: float) -> SyncRedis:
     Connects when it is asked. Raises ValueError or TypeError for what is no URL of a Redis.
     """
     once = _once(seconds)
-    service = service_in(url)
-    if service is None:
+    service, nodes = service_in(url), nodes_in(url)
+    if nodes is not None:
+        client = _first_that_answers(nodes, once)
+    elif service is None:
         client = SyncRedis.from_url(url, **once)
     else:
         sentinel = SyncSentinel(service.sentinels, sentinel_kwargs={**service.asking, **once})  # type: ignore[no-untyped-call]
         client = sentinel.master_for(service.name, **{**once, **service.options})  # type: ignore[no-untyped-call]
     client.connection_pool.make_connection()  # what redis-py does not know it finds only now
     return client
+
+
+def _first_that_answers(nodes: Nodes, once: Mapping[str, Any]) -> SyncRedis:
+    """The client of one node; where none answers, of one that does not."""
+    options = {**once, **nodes.options, **({"ssl": True} if nodes.tls else {})}
+    clients = [SyncRedis(host=host, port=port, **options) for host, port in nodes.places]
+    for client in clients:
+        try:
+            client.ping()
+        except AuthenticationError:  # a kind of ConnectionError to redis-py
+            return client
+        except (Unconnected, TimedOut, OSError):
+            continue
+        return client
+    return clients[0]
 
 
 def ask_sentinels(service: Service, *, seconds: float) -> Sequence[str] | None:

@@ -10,7 +10,7 @@ from typing import Any
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from .store import NAMESPACE
+from .store import NAMESPACE, source
 from .tasks import end
 
 logger = logging.getLogger(__name__)
@@ -31,6 +31,7 @@ class Inbox:
         self, client: Redis, process: str, *, on_message: Callable[[dict[bytes, bytes]], None]
     ) -> None:
         self._client = client
+        self._post = client.register_script(source("post"))
         self._process = process
         self._on_message = on_message
         self._task: asyncio.Task[None] | None = None
@@ -41,13 +42,9 @@ class Inbox:
 
     async def send(self, process: str, message: dict[str, bytes]) -> None:
         """Leaves a message. Raises nothing: who waits for it has a bound of its own."""
-        key = _key(process)
-        told: Any = message
+        fields = [part for field in message.items() for part in field]
         try:
-            async with self._client.pipeline(transaction=True) as pipe:
-                pipe.xadd(key, told, maxlen=KEPT, approximate=True)
-                pipe.expire(key, KEPT_SECONDS)
-                await pipe.execute()
+            await self._post(keys=[_key(process)], args=[KEPT, KEPT_SECONDS, *fields])
         except (RedisError, OSError) as error:
             logger.debug("process %s could not be told: %s", process, error)
 

@@ -10,6 +10,7 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from redis.exceptions import RedisError
@@ -217,32 +218,32 @@ class Leases:
 
     async def _keep(self) -> None:
         """Renews every lease three times in its life, busy with frames or not."""
-        loop = asyncio.get_running_loop()
         while True:
             await asyncio.sleep(self._seconds / 3)
             leases = tuple(self._held.values())
-            if not leases:
-                continue
-            began = loop.time()
-            try:
-                async with asyncio.timeout(self._seconds / 3):
-                    await self._store.note_leases(self.held, ttl_ms=self._ttl_ms)
-                    answers = await asyncio.gather(
-                        *(
-                            self._store.renew(
-                                lease.conv_id, self.process, lease.claim, ttl_ms=self._ttl_ms
-                            )
-                            for lease in leases
-                        )
-                    )
-            except (RedisError, OSError, TimeoutError) as error:
-                logger.debug("leases could not be renewed: %s", error)
-                continue
-            for lease, answer in zip(leases, answers, strict=True):
-                if lease.lost is not None:
-                    continue
-                if answer.refusal is not None:
-                    self._lose(lease, answer.refusal)
-                else:
-                    self._lengthen(lease, began)
-                    self._heed(lease, answer.mail)
+            if leases:
+                await asyncio.gather(self._note(), *map(self._renew, leases))
+
+    async def _note(self) -> None:
+        with suppress(RedisError, OSError, TimeoutError):
+            async with asyncio.timeout(self._seconds / 3):
+                await self._store.note_leases(self.held, ttl_ms=self._ttl_ms)
+
+    async def _renew(self, lease: Lease) -> None:
+        """By itself: of a cluster, one node may be away and the others there."""
+        began = asyncio.get_running_loop().time()
+        try:
+            async with asyncio.timeout(self._seconds / 3):
+                answer = await self._store.renew(
+                    lease.conv_id, self.process, lease.claim, ttl_ms=self._ttl_ms
+                )
+        except (RedisError, OSError, TimeoutError) as error:
+            logger.debug("the lease of %s could not be renewed: %s", lease.conv_id, error)
+            return
+        if lease.lost is not None:
+            return
+        if answer.refusal is not None:
+            self._lose(lease, answer.refusal)
+        else:
+            self._lengthen(lease, began)
+            self._heed(lease, answer.mail)

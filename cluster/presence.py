@@ -18,7 +18,9 @@ logger = logging.getLogger(__name__)
 
 TELL_SECONDS = 2.0
 LASTS_SECONDS = 10
-PROCESSES = f"{NAMESPACE}:processes"
+TAG = "{presence}"
+"""One hash slot has all of it, for it is asked for at once."""
+PROCESSES = f"{NAMESPACE}:{TAG}:processes"
 
 Tell: TypeAlias = Callable[[], Awaitable[bytes]]
 Hear: TypeAlias = Callable[[Sequence[bytes]], None]
@@ -68,10 +70,10 @@ class Presence:
             return
         await end(self._task)
         with suppress(RedisError, OSError):
-            async with self._client.pipeline(transaction=False) as pipe:
-                pipe.srem(PROCESSES, self._process)
-                pipe.delete(*(_key(topic, self._process) for topic in self._told))
-                await pipe.execute()
+            client: Any = self._client
+            await client.srem(PROCESSES, self._process)
+            if self._told:
+                await client.delete(*(_key(topic, self._process) for topic in self._told))
 
     async def _tell_for_ever(self) -> None:
         while True:
@@ -87,13 +89,12 @@ class Presence:
 
     async def _tell_all(self) -> None:
         said = {topic: await what() for topic, what in self._told.items()}
-        async with self._client.pipeline(transaction=False) as pipe:
-            for topic, value in said.items():
-                pipe.set(_key(topic, self._process), value, ex=LASTS_SECONDS)
-            pipe.sadd(PROCESSES, self._process)
-            pipe.expire(PROCESSES, 2 * LASTS_SECONDS)
-            await pipe.execute()
+        client: Any = self._client
+        for topic, value in said.items():
+            await client.set(_key(topic, self._process), value, ex=LASTS_SECONDS)
+        await client.sadd(PROCESSES, self._process)
+        await client.expire(PROCESSES, 2 * LASTS_SECONDS)
 
 
 def _key(topic: str, process: str) -> str:
-    return f"{NAMESPACE}:process:{process}:{topic}"
+    return f"{NAMESPACE}:{TAG}:{process}:{topic}"

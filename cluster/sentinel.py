@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any, NamedTuple
 from urllib.parse import unquote
 
 from redis.asyncio import BlockingConnectionPool, Redis
-from redis.asyncio.connection import parse_url
 from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import (
     MasterNotFoundError,
@@ -23,6 +21,8 @@ from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as Unconnected
 from redis.exceptions import RedisError
 
+from .urls import Place, places_in, several_in
+
 FORM = "redis+sentinel://[[user]:password@]host:26379[,host:26379…]/service[/0]"
 SENTINEL_PORT = 26379
 ASKING: Mapping[str, Any] = {
@@ -33,9 +33,6 @@ ASKING: Mapping[str, Any] = {
 """A Sentinel has its answer at hand: each is asked once, and then the next one."""
 LOOK_SECONDS = 3.0
 """A connection that listens looks this often whether it hears the primary."""
-
-_SCHEMES = {"redis+sentinel": "redis", "rediss+sentinel": "rediss"}
-_PLACE = re.compile(r"(?:\[([0-9a-fA-F:.]+)\]|([^\s:\[\]]+))(?::([0-9]{1,5}))?")
 
 
 class PrimaryUnknown(RedisError):
@@ -49,7 +46,7 @@ class Service(NamedTuple):
     """
 
     name: str
-    sentinels: tuple[tuple[str, int], ...]
+    sentinels: Sequence[Place]
     options: Mapping[str, Any]
     asking: Mapping[str, Any]
 
@@ -61,23 +58,15 @@ def service_in(url: str) -> Service | None:
     `sentinel_password` are of the Sentinels. With `rediss+sentinel` both speak TLS. Raises
     ValueError.
     """
-    scheme, _, rest = url.partition("://")
-    if scheme.lower() not in _SCHEMES:
+    named = several_in(url, "sentinel")
+    if named is None:
         return None
-    rest, _, query = rest.partition("?")
-    authority, _, path = rest.partition("/")
-    account, at, places = authority.rpartition("@")
-    name, _, db = path.partition("/")
+    name, _, db = named.path.partition("/")
     if not name:
         raise ValueError(f"it names no service that Sentinels watch; expected {FORM}")
     if db and not db.isdecimal():
         raise ValueError(f"{db!r} is no number of a database; expected {FORM}")
-    # What remains is a URL of a Redis whose address the Sentinels know.
-    options: dict[str, Any] = {
-        **parse_url(f"{_SCHEMES[scheme.lower()]}://{account}{at}primary/{db}?{query}")
-    }
-    del options["host"]
-    ssl = options.pop("connection_class", None) is not None
+    options = named.options(db=db)
     asking = {
         name: value
         for name in ("username", "password")
@@ -89,20 +78,13 @@ def service_in(url: str) -> Service | None:
             "sentinel_password, and rediss+sentinel:// for TLS"
         )
     tls = {name: value for name, value in options.items() if name.startswith("ssl_")}
+    ssl = {"ssl": True} if named.tls else {}
     return Service(
         unquote(name),
-        tuple(_place(place) for place in places.split(",")),
-        {**options, **({"ssl": True} if ssl else {})},
-        {**ASKING, **asking, **tls, **({"ssl": True} if ssl else {})},
+        places_in(named.places, of="a Sentinel", port=SENTINEL_PORT, form=FORM),
+        {**options, **ssl},
+        {**ASKING, **asking, **tls, **ssl},
     )
-
-
-def _place(place: str) -> tuple[str, int]:
-    found = _PLACE.fullmatch(place)
-    port = int(found[3] or SENTINEL_PORT) if found else 0
-    if found is None or not 0 < port < 2**16:
-        raise ValueError(f"{place!r} is no address of a Sentinel; expected host:port in {FORM}")
-    return found[1] or found[2], port
 
 
 class PrimaryPool(SentinelConnectionPool, BlockingConnectionPool):

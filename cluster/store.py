@@ -6,13 +6,14 @@ by itself on a broken connection.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from importlib.resources import files
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 from redis.asyncio import Redis
 
-from .together import Together
+from .together import together
 
 NAMESPACE = "webchat"
 
@@ -146,10 +147,24 @@ class Keys:
         return [self.meta, self.log, self.snap, self.record, self.turns, self.mail]
 
 
-class RedisStore:
-    """The verbs on one Redis. `client` must not decode answers; it may be shared.
+class _OwnerKeys:
+    """What is kept of one owner: one hash slot, so that one script may touch it all."""
 
-    What many conversations ask at once takes few connections: see `Together`.
+    __slots__ = ("ages", "owned", "values")
+
+    def __init__(self, owner: str) -> None:
+        stem = f"{NAMESPACE}:{{{owner}}}"
+        self.values = f"{stem}:keys"
+        """What each idempotency key stands for."""
+        self.ages = f"{stem}:keys-at"
+        """Since when it does."""
+        self.owned = f"{stem}:owned"
+
+
+class RedisStore:
+    """The verbs on one Redis, or on a cluster. `client` must not decode answers; it may be shared.
+
+    What many conversations ask at once takes few connections: see `together`.
     """
 
     def __init__(self, client: Redis, *, bounds: Bounds) -> None:
@@ -166,12 +181,17 @@ class RedisStore:
             "due",
             "reserve",
             "answered",
+            "forget",
+            "kept",
+            "keep",
             "swap",
+            "post",
+            "list",
         )
-        self._scripts = {verb: client.register_script(_source(verb)) for verb in verbs}
-        self._writes = Together(client, most=64, trips=2)
+        self._scripts = {verb: client.register_script(source(verb)) for verb in verbs}
+        self._writes = together(client, most=64, trips=2)
         # Fewer at once: an answer may be a page of frames.
-        self._reads = Together(client, most=16, trips=4)
+        self._reads = together(client, most=16, trips=4)
 
     async def claim(
         self, conv_id: str, process: str, *, ttl_ms: int, diverged_epoch: int = 0
@@ -261,30 +281,22 @@ class RedisStore:
 
     async def window(self, conv_id: str, *, since_seq: int = 0) -> Sequence[Written]:
         """The entries that are kept of those after a number."""
-        found: Any = await self.client.xrange(Keys(conv_id).log, str(since_seq + 1), "+")
+        found = await self._reads.ask("XRANGE", Keys(conv_id).log, str(since_seq + 1), "+")
         return [_written(id, [part for pair in f.items() for part in pair]) for id, f in found]
 
     async def heads(self, conv_ids: Sequence[str]) -> Sequence[int]:
         """The number of the last entry of each; 0 where nothing was written."""
-        if not conv_ids:
-            return ()
-        async with self.client.pipeline(transaction=False) as pipe:
-            for conv_id in conv_ids:
-                pipe.hget(Keys(conv_id).meta, "head")
-            return [int(head or 0) for head in await pipe.execute()]
+        heads = await asyncio.gather(
+            *(self._reads.ask("HGET", Keys(conv_id).meta, "head") for conv_id in conv_ids)
+        )
+        return [int(head or 0) for head in heads]
 
     async def record(self, conv_id: str) -> bytes | None:
         return await self._get(Keys(conv_id).record)
 
     async def records(self, conv_ids: Sequence[str]) -> Sequence[bytes | None]:
         """As `record`, of many."""
-        found: list[bytes | None] = []
-        for start in range(0, len(conv_ids), RECORDS_AT_ONCE):
-            async with self.client.pipeline(transaction=False) as pipe:
-                for conv_id in conv_ids[start : start + RECORDS_AT_ONCE]:
-                    pipe.get(Keys(conv_id).record)
-                found += await pipe.execute()
-        return found
+        return await asyncio.gather(*map(self.record, conv_ids))
 
     async def swap_record(self, conv_id: str, before: bytes, after: bytes) -> bool:
         """Changes the record where nobody owns the conversation; False where somebody does."""
@@ -298,35 +310,32 @@ class RedisStore:
         return await self._get(Keys(conv_id).turns)
 
     async def _get(self, key: str) -> bytes | None:
-        found: Any = await self.client.get(key)
+        found = await self._reads.ask("GET", key)
         return found if found is None else bytes(found)
 
     async def post(self, conv_id: str, command: bytes) -> str:
         """Leaves mail for whoever owns the conversation; its id."""
-        key = Keys(conv_id).mail
-        async with self.client.pipeline(transaction=True) as pipe:
-            pipe.xadd(key, {"c": command}, maxlen=MAIL_MAX, approximate=True)
-            pipe.expire(key, self._bounds.ttl_seconds)
-            id, _ = await pipe.execute()
+        id = await self._writes.run(
+            self._scripts["post"],
+            [Keys(conv_id).mail],
+            (MAIL_MAX, self._bounds.ttl_seconds, "c", command),
+        )
         return _text(id)
 
     async def mail(self, conv_id: str, *, after: str) -> Sequence[tuple[str, bytes]]:
         """The mail after an id, oldest first, with ids."""
-        found: Any = await self.client.xrange(
-            Keys(conv_id).mail, f"({after}" if after else "-", "+"
+        found = await self._reads.ask(
+            "XRANGE", Keys(conv_id).mail, f"({after}" if after else "-", "+"
         )
         return [(_text(id), fields[b"c"]) for id, fields in found]
 
     async def reserve_key(self, owner: str, key: str, request: str, conv_id: str) -> KeptKey:
         """Keeps what a key is first used for; or tells what it was."""
-        new, found = await self._scripts["reserve"](
-            keys=_owner_keys(owner),
-            args=[
-                key,
-                f"{request} {conv_id} ",
-                self._bounds.keys,
-                self._bounds.key_seconds * 1000,
-            ],
+        keys = _OwnerKeys(owner)
+        new, found = await self._writes.run(
+            self._scripts["reserve"],
+            (keys.values, keys.ages),
+            (key, f"{request} {conv_id} ", self._bounds.keys, self._bounds.key_seconds * 1000),
         )
         first_request, first_conv, answer = _text(found).split(" ", 2)
         return KeptKey(bool(new), first_request, first_conv, answer)
@@ -335,63 +344,57 @@ class RedisStore:
         self, owner: str, key: str, request: str, conv_id: str, answer: str
     ) -> None:
         """Keeps what was answered with the key, for as long as the key is kept."""
-        await self._scripts["answered"](
-            keys=_owner_keys(owner)[:1], args=[key, f"{request} {conv_id} {answer}"]
+        await self._writes.run(
+            self._scripts["answered"],
+            [_OwnerKeys(owner).values],
+            (key, f"{request} {conv_id} {answer}"),
         )
 
     async def forget_key(self, owner: str, key: str) -> None:
-        values, ages = _owner_keys(owner)
-        async with self.client.pipeline(transaction=True) as pipe:
-            pipe.hdel(values, key)
-            pipe.zrem(ages, key)
-            await pipe.execute()
+        keys = _OwnerKeys(owner)
+        await self._writes.run(self._scripts["forget"], (keys.values, keys.ages), [key])
 
     async def note_owner(self, owner: str, conv_id: str, at_ms: int) -> None:
         """Lists the conversation among its owner's."""
-        name = f"{NAMESPACE}:owner:{owner}"
-        async with self.client.pipeline(transaction=False) as pipe:
-            pipe.zadd(name, {conv_id: at_ms})
-            pipe.zremrangebyrank(name, 0, -OWNED_MAX - 1)
-            pipe.expire(name, self._bounds.ttl_seconds)
-            await pipe.execute()
+        await self._writes.run(
+            self._scripts["list"],
+            [_OwnerKeys(owner).owned],
+            (OWNED_MAX, self._bounds.ttl_seconds, at_ms, conv_id),
+        )
 
     async def owned(self, owner: str) -> Sequence[str]:
         """The owner's conversations, newest activity first."""
-        found: Any = await self.client.zrevrange(f"{NAMESPACE}:owner:{owner}", 0, -1)
+        found = await self._reads.ask("ZREVRANGE", _OwnerKeys(owner).owned, 0, -1)
         return [_text(id) for id in found]
 
     async def transfer(self, old_owner: str, new_owner: str) -> None:
-        """Gives the list and the keys of one owner to another, who keeps its own where both are."""
-        (values, ages), (new_values, new_ages) = _owner_keys(old_owner), _owner_keys(new_owner)
-        async with self.client.pipeline(transaction=True) as pipe:
-            pipe.hgetall(values)
-            pipe.zrange(ages, 0, -1, withscores=True)
-            kept, times = await pipe.execute()
-        async with self.client.pipeline(transaction=True) as pipe:
-            for key, value in kept.items():
-                pipe.hsetnx(new_values, key, value)
-            for key, at_ms in times:
-                pipe.zadd(new_ages, {key: at_ms}, nx=True)
-            for name in (new_values, new_ages):
-                pipe.expire(name, self._bounds.key_seconds)
-            pipe.delete(values, ages, f"{NAMESPACE}:owner:{old_owner}")
-            await pipe.execute()
+        """Gives the list and the keys of one owner to another, who keeps its own where both are.
+
+        Asked again after it was cut short, it goes on.
+        """
+        old, new = _OwnerKeys(old_owner), _OwnerKeys(new_owner)
+        kept, ages = await self._reads.run(self._scripts["kept"], (old.values, old.ages), ())
+        await self._writes.run(
+            self._scripts["keep"],
+            (new.values, new.ages),
+            (self._bounds.key_seconds * 1000, len(kept) // 2, *kept, *ages),
+        )
+        await self._writes.ask("DEL", old.values, old.ages, old.owned)
 
     async def note_leases(self, conv_ids: Sequence[str], *, ttl_ms: int) -> None:
         """Notes for every process's reaper when these leases end. A hint: `claim` decides."""
-        await self._scripts["hint"](
-            keys=[LEASES], args=[self._bounds.ttl_seconds, ttl_ms, *conv_ids]
+        await self._writes.run(
+            self._scripts["hint"], [LEASES], (self._bounds.ttl_seconds, ttl_ms, *conv_ids)
         )
 
     async def forget_lease(self, conv_id: str) -> None:
-        await self.client.zrem(LEASES, conv_id)
+        await self._writes.ask("ZREM", LEASES, conv_id)
 
     async def due(self, *, most: int) -> Sequence[str]:
         """Conversations whose lease has ended with work left in them."""
-        return [_text(id) for id in await self._scripts["due"](keys=[LEASES], args=[most])]
+        return [_text(id) for id in await self._reads.run(self._scripts["due"], [LEASES], [most])]
 
 
-RECORDS_AT_ONCE = 100
 MAIL_MAX = 1000
 OWNED_MAX = 1000
 LEASES = f"{NAMESPACE}:leases"
@@ -403,12 +406,8 @@ _REFUSALS: dict[bytes, Refusal] = {
 }
 
 
-def _owner_keys(owner: str) -> list[str]:
-    """The idempotency keys of an owner: what they stand for, and since when."""
-    return [f"{NAMESPACE}:keys:{owner}", f"{NAMESPACE}:keys-at:{owner}"]
-
-
-def _source(verb: str) -> str:
+def source(verb: str) -> str:
+    """The script of a verb."""
     return files(__package__).joinpath("lua", f"{verb}.lua").read_text()
 
 

@@ -13,7 +13,15 @@ import pytest
 import pytest_asyncio
 
 from tests.client import Visitor, visitor
-from tests.live import LOSSY, SERVERS, KeptServers, LiveServer, kept_servers, prepared_state
+from tests.live import (
+    CLUSTERED,
+    LOSSY,
+    SERVERS,
+    KeptServers,
+    LiveServer,
+    kept_servers,
+    prepared_state,
+)
 from tests.moments.on_redis import BesideRedis
 
 pytest_plugins = ["tests.watchdog", "tests.workers"]
@@ -52,7 +60,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         if "uvicorn-redis" in item.name and item.path.stem in NOTHING_OF_THE_STORE:
             item.add_marker(pytest.mark.slow)
-        no_matter = LOSSY in item.name and item.path.stem in NOTHING_OF_THE_LAYER
+        no_matter = (LOSSY in item.name and item.path.stem in NOTHING_OF_THE_LAYER) or (
+            CLUSTERED in item.name and item.path.stem in NOTHING_OF_THE_STORE
+        )
         (left_out if no_matter else kept).append(item)
     config.hook.pytest_deselected(items=left_out)
     items[:] = kept
@@ -71,7 +81,9 @@ def kept() -> Iterator[KeptServers]:
         yield servers
 
 
-@pytest.fixture(params=[*SERVERS, pytest.param(LOSSY, marks=pytest.mark.slow)])
+@pytest.fixture(
+    params=[*SERVERS, *(pytest.param(kind, marks=pytest.mark.slow) for kind in (LOSSY, CLUSTERED))]
+)
 def server(request: pytest.FixtureRequest, kept: KeptServers) -> LiveServer:
     """The server of each kind, one for the whole run; each test brings its own visitors."""
     running = kept.of(request.param)

@@ -17,13 +17,15 @@ import httpx
 
 from tests.environment import inherited
 from tests.ports import free_port
-from tests.redis_server import redis_server
+from tests.redis_server import redis_cluster, redis_server
 
 ROOT = Path(__file__).resolve().parent.parent
 SERVERS = ("daphne", "uvicorn", "uvicorn-redis")
 """Each kind of server; with `-redis` as one process of a service that has a Redis of its own."""
 LOSSY = "uvicorn-lossy"
 """As with `-redis`, and no message of the channel layer ever arrives."""
+CLUSTERED = "uvicorn-cluster"
+"""As with `-redis`, and that is a Redis Cluster."""
 METRICS_TOKEN = "a-token-that-only-scrapers-have"
 APPLICATION = "webchat_project.asgi:application"
 START_SECONDS = 100  # a loaded machine; importing a provider alone takes seconds
@@ -144,7 +146,10 @@ async def live_server(
     server, _, behind = kind.partition("-")
     with ExitStack() as stack:
         state = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="webchat-test-")))
-        store = {"REDIS_URL": stack.enter_context(redis_server())} if behind else {}
+        store = {}
+        if behind:
+            redis = redis_cluster() if kind == CLUSTERED else redis_server()
+            store["REDIS_URL"] = stack.enter_context(redis)
         if kind == LOSSY:
             store |= NO_MESSAGES
         shutil.copytree(prepared_state(), state, dirs_exist_ok=True)

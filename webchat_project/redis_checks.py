@@ -17,6 +17,8 @@ from redis.exceptions import (
 )
 
 from cluster.connect import ask_sentinels, connect_once
+from cluster.redis_cluster import FORM as CLUSTER_FORM
+from cluster.redis_cluster import nodes_in
 from cluster.sentinel import FORM, service_in
 
 logger = logging.getLogger(__name__)
@@ -26,8 +28,8 @@ OLDEST = (6, 2)
 
 ASK_SECONDS = 1.0
 EXAMPLE = (
-    "redis://[[user]:password@]host:6379/0, or rediss:// for TLS; where Sentinels watch the Redis, "
-    f"{FORM}, or rediss+sentinel:// for TLS"
+    "redis://[[user]:password@]host:6379/0; where Sentinels watch the Redis, "
+    f"{FORM}; of a Redis Cluster, {CLUSTER_FORM}; with rediss instead of redis for TLS"
 )
 
 
@@ -113,11 +115,14 @@ def findings(info: Mapping[str, Any]) -> Iterator[CheckMessage]:
             hint="Use Redis 6.2 or later, or any Valkey.",
             id="webchat_project.E005",
         )
-    if info.get("cluster_enabled"):
+    named = nodes_in(settings.REDIS_URL) is not None
+    if named != bool(info.get("cluster_enabled")):
         yield Error(
-            "REDIS_URL leads to a node of a Redis Cluster.",
-            hint="It is not supported. Use a Redis with replicas that Sentinels watch, and name it "
-            f"as {FORM}; see docs/cluster.md.",
+            "REDIS_URL names as a Redis Cluster what is none."
+            if named
+            else "REDIS_URL leads to a node of a Redis Cluster, named as if it were a Redis.",
+            hint=f"Name a Redis Cluster by some of its nodes, {CLUSTER_FORM}, and any other Redis "
+            "as redis://….",
             id="webchat_project.E006",
         )
     if "sentinel_masters" in info:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from uuid import uuid4
 
 import pytest
@@ -11,7 +12,7 @@ import pytest_asyncio
 from sessions_app.testing import Gate, ScriptedEngine
 from tests.cluster.processes import Process
 from tests.live import NO_LIMITS, NO_MESSAGES, SHARED, LiveServer, live_server
-from tests.redis_server import redis_server
+from tests.redis_server import redis_cluster, redis_server
 
 LEASE = 2.0
 """Seconds: short, for tests wait for it."""
@@ -35,32 +36,40 @@ def processes(redis_url: str) -> Iterator[tuple[Process, Process]]:
     other.leave()
 
 
-@pytest.fixture(scope="session")
-def service_url() -> Iterator[str]:
-    """The Redis that the servers share."""
-    with redis_server() as url:
-        yield url
-
-
-HEARD = pytest.param({}, id="heard")
+HEARD = "heard"
+REDIS_OF: Mapping[str, Callable[[], AbstractContextManager[str]]] = {
+    HEARD: redis_server,
+    "lossy": redis_server,
+    "clustered": redis_cluster,
+}
 
 
 @pytest.fixture(
     scope="session",
     params=[
         HEARD,
-        pytest.param(NO_MESSAGES, id="lossy", marks=pytest.mark.slow),
+        *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("lossy", "clustered")),
     ],
 )
-def shared_env(request: pytest.FixtureRequest, service_url: str) -> dict[str, str]:
-    """The environment of every server of one service; once more where no message arrives."""
-    return {
-        **request.param,
-        "REDIS_URL": service_url,
-        "WEBCHAT_LEASE_SECONDS": str(LEASE),
-        **SHARED,
-        **NO_LIMITS,
-    }
+def shared_env(request: pytest.FixtureRequest) -> Iterator[dict[str, str]]:
+    """The environment of every server of one service.
+
+    Once more where no message of the layer arrives, and where the Redis is a cluster.
+    """
+    with REDIS_OF[request.param]() as url:
+        yield {
+            **(NO_MESSAGES if request.param == "lossy" else {}),
+            "REDIS_URL": url,
+            "WEBCHAT_LEASE_SECONDS": str(LEASE),
+            **SHARED,
+            **NO_LIMITS,
+        }
+
+
+@pytest.fixture(scope="session")
+def service_url(shared_env: dict[str, str]) -> str:
+    """The Redis that the servers share."""
+    return shared_env["REDIS_URL"]
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")

@@ -14,6 +14,8 @@ import pytest
 import pytest_asyncio
 from redis.asyncio import Redis
 
+from chat.log import wall_ms
+from cluster.connect import connect
 from cluster.store import Batch, Bounds, Keys, RedisStore, Written
 from tests.client import PATIENCE, Visitor, visitor
 from tests.cluster.test_two_servers import at
@@ -86,7 +88,7 @@ async def asked_of_nobody(redis_url: str, anna: Visitor) -> asyncio.Task[httpx.R
     """A prompt on its way, in a conversation whose owner says nothing."""
     conv_id = str(uuid4())
     bounds = Bounds(frames=1000, bytes=10**6, age_ms=10**7, ttl_seconds=1000)
-    async with Redis.from_url(redis_url) as client:
+    async with connect(redis_url) as client:
         await RedisStore(client, bounds=bounds).claim(conv_id, "silent", ttl_ms=60_000)
         ask = {"prompt": "what is this", "conv_id": conv_id}
         asking = asyncio.create_task(anna.post("/chat", ask), name="asked of nobody")
@@ -103,7 +105,7 @@ async def test_what_newer_code_has_stored_outlives_a_write_of_ours(
 ):
     await here.hear("what is this", conv)
     keys = Keys(conv)
-    async with Redis.from_url(service_url) as client:
+    async with connect(service_url) as client:
         await given_up(client, conv)
         record = await stored(client, keys.record)
         record |= {"later": {"a": 1}}
@@ -122,7 +124,7 @@ async def test_a_frame_of_newer_code_goes_to_clients_and_stops_no_fold(
 ):
     await here.hear("what is this", conv)
     bounds = Bounds(frames=1000, bytes=10**6, age_ms=10**7, ttl_seconds=1000)
-    async with Redis.from_url(service_url) as client, here.socket(conv) as socket:
+    async with connect(service_url) as client, here.socket(conv) as socket:
         await socket.until("timeline.snapshot")
         await given_up(client, conv)
         store = RedisStore(client, bounds=bounds)
@@ -132,7 +134,7 @@ async def test_a_frame_of_newer_code_goes_to_clients_and_stops_no_fold(
         id = f"{seq}-77"
         event = {"seq": seq, "stream_id": id, "type": "later.kind", "id": "x", "data": {"a": 1}}
         text = json.dumps({"sem": True, "event": event}, separators=(",", ":"))
-        at_ms = 1000 * (await client.time())[0]
+        at_ms = wall_ms()
         entry = Written(id, at_ms, len(text), "LaterKind", text)
         batch = Batch(last.head, last.head_id, "", 0, [entry])
         answer = await store.append(conv, "newer", claim, batch, ttl_ms=5000, now_ms=at_ms)

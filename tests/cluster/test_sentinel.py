@@ -197,7 +197,9 @@ async def heard_by(layer: Any) -> None:
 
 async def closed(layer: Any) -> None:
     for shard in layer._shards:  # channels_redis closes its connections, but for these
-        await shard._redis.connection_pool.sentinel_manager.aclose()
+        sentinels = getattr(shard._redis.connection_pool, "sentinel_manager", None)
+        if sentinels is not None:
+            await sentinels.aclose()
     await layer.flush()
 
 
