@@ -224,6 +224,7 @@ async def test_while_a_slot_moves_key_by_key_it_is_read_and_what_is_written_wait
         move.carry(Keys(conv).log)
         assert await seqs(store, conv) == [1]
         reading = asyncio.create_task(read(store, conv, claim))
+        await move.parts_a_question()
         writing = asyncio.create_task(written(store, conv, claim, 2))
         move.carry(*Keys(conv).all)
         assert await reading == await read(store, conv, claim) == [1]
@@ -289,6 +290,14 @@ class Move:
 
     def carry(self, *keys: str) -> None:
         command(self._source, "MIGRATE", "127.0.0.1", self._port, "", 0, 60_000, "KEYS", *keys)
+
+    async def parts_a_question(self) -> None:
+        """Until somebody was told that some of its keys are here and some there."""
+        async with asyncio.timeout(PATIENCE):
+            while True:
+                if "errorstat_TRYAGAIN" in self._source.info("errorstats"):
+                    break
+                await asyncio.sleep(0.01)
 
     def end(self) -> None:
         for node in (self._target, self._source):
