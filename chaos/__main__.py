@@ -16,7 +16,7 @@ from pathlib import Path
 from chat.serving.listener import raise_descriptor_limit
 
 from .mutants import MUTANTS, SHOWN_BY
-from .nemesis import FAULTS
+from .nemesis import FAULTS, faults
 from .run import RESETS_OUTLASTED, Plan, Result, run
 from .service import prepared
 
@@ -52,9 +52,10 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--nemesis",
         type=_listed,
-        default=list(FAULTS),
-        help=f"all, or some of {','.join(FAULTS)}; empty for none",
+        default="all",
+        help=f"all that can be, or some of {','.join(FAULTS)}; empty for none",
     )
+    parser.add_argument("--cluster", action="store_true", help="the Redis is a Redis Cluster")
     parser.add_argument("--each", action="store_true", help="a run for each of them")
     parser.add_argument(
         "--mutants", action="store_true", help="runs that must be caught, and one that must not"
@@ -73,15 +74,21 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--logs", type=Path, metavar="FOLDER", help="keep the servers' logs there")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all numbers there too")
     asked = parser.parse_args()
+    possible = faults(cluster=asked.cluster)
+    if asked.nemesis == ["all"]:
+        asked.nemesis = possible
     for name in asked.nemesis:
-        if name not in FAULTS:
-            parser.error(f"got the fault {name!r}; expected all, or some of: {', '.join(FAULTS)}")
+        if name not in possible:
+            parser.error(f"got the fault {name!r}; expected all, or some of: {', '.join(possible)}")
+    if asked.cluster and (asked.mutants or asked.mutant):
+        parser.error(
+            "got --cluster with a mutant; expected one of them: mutants show themselves "
+            "by faults of a Redis that stands alone"
+        )
     return asked
 
 
 def _listed(text: str) -> list[str]:
-    if text.strip() == "all":
-        return list(FAULTS)
     return [each.strip() for each in text.split(",") if each.strip()]
 
 
@@ -110,6 +117,7 @@ def _plans(asked: argparse.Namespace) -> list[Plan]:
             every=asked.every,
             window=asked.window,
             seed=asked.seed,
+            cluster=asked.cluster,
             mutant=mutant,
         )
 

@@ -6,14 +6,18 @@ import asyncio
 import random
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
-from typing import Any
+from typing import Any, TypeAlias
 
 from redis.exceptions import RedisError
 
+from cluster.store import Keys
+from tests.redis_server import ClusteredRedis
+
 from .people import Tab
 from .service import Server, Service
+from .stores import ClusteredStore, Store
 
 
 class Nemesis:
@@ -110,13 +114,13 @@ class Nemesis:
 
     async def restart(self) -> None:
         """Redis is killed and comes back with its data."""
-        await self._service.store.kill()
+        await self._store.kill()
         await asyncio.sleep(self._random.uniform(0, 1.5))
-        await self._service.store.start()
+        await self._store.start()
 
     async def lose(self) -> None:
         """Redis is killed and comes back with nothing."""
-        store = self._service.store
+        store = self._store
         self._losing(since=0)
         await store.kill()
         store.replace(None)
@@ -130,7 +134,7 @@ class Nemesis:
         They stay away until others have written beyond where they were: else they would be told by
         the log's length alone.
         """
-        store = self._service.store
+        store = self._store
         since = time.monotonic()
         copied = store.copy()
         await asyncio.sleep(self._random.uniform(0.5, 2))
@@ -148,7 +152,7 @@ class Nemesis:
 
     async def pause(self) -> None:
         """Redis says nothing for a while."""
-        await self._service.store.freeze(self._random.uniform(0.5, self._lease * 2))
+        await self._store.freeze(self._random.uniform(0.5, self._lease * 2))
 
     async def reset(self) -> None:
         """Redis hangs up on everybody, again and again, in the middle of what it does for them.
@@ -156,7 +160,7 @@ class Nemesis:
         What is asked while it is busy is done in one go with the hanging up, and the answers of
         what came first are lost.
         """
-        client = self._service.store.client
+        client = self._store.client
         ends = time.monotonic() + 2
         while time.monotonic() < ends:
             busy = asyncio.create_task(_quietly(client.eval(BUSY, 0)))
@@ -166,6 +170,42 @@ class Nemesis:
                 await _quietly(client.execute_command(*kill))  # type: ignore[no-untyped-call]
             await busy
             await asyncio.sleep(self._random.uniform(0.05, 0.3))
+
+    async def halt(self) -> None:
+        """A node of the cluster says nothing for a while, not long enough to be replaced."""
+        nodes = self._cluster
+        number = self._random.choice(await asyncio.to_thread(nodes.primaries))
+        nodes.pause(number)
+        try:
+            await asyncio.sleep(self._random.uniform(0.5, self._lease * 2))
+        finally:
+            nodes.resume(number)
+
+    async def promote(self) -> None:
+        """A replica of the cluster takes the place of its primary."""
+        nodes = self._cluster
+        primaries = await asyncio.to_thread(nodes.primaries)
+        replicas = [number for number in range(len(nodes.ports)) if number not in primaries]
+        await asyncio.to_thread(nodes.promote, self._random.choice(replicas))
+
+    async def move(self) -> None:
+        """A conversation goes to another node of the cluster, with its slot."""
+        nodes = self._cluster
+        number = self._random.choice(await asyncio.to_thread(nodes.primaries))
+        conv_id = self._random.choice(list(self._tabs)).history.conv_id
+        await asyncio.to_thread(nodes.move, Keys(conv_id).meta, number)
+
+    @property
+    def _store(self) -> Store:
+        store = self._service.store
+        assert isinstance(store, Store)
+        return store
+
+    @property
+    def _cluster(self) -> ClusteredRedis:
+        store = self._service.store
+        assert isinstance(store, ClusteredStore)
+        return store.nodes
 
     def _losing(self, *, since: float) -> None:
         for history in {tab.history for tab in self._tabs}:
@@ -187,13 +227,27 @@ DRAIN_SECONDS = 60.0
 BUSY = "for i = 1, 3000000 do end"
 """Some 20 ms."""
 
-FAULTS: dict[str, Callable[[Nemesis], Awaitable[None]]] = {
+Fault: TypeAlias = Callable[[Nemesis], Awaitable[None]]
+OF_SERVERS: Mapping[str, Fault] = {
     "kill": Nemesis.kill,
     "drain": Nemesis.drain,
     "stop": Nemesis.stop,
+}
+OF_REDIS: Mapping[str, Fault] = {
     "restart": Nemesis.restart,
     "lose": Nemesis.lose,
     "rollback": Nemesis.rollback,
     "pause": Nemesis.pause,
     "reset": Nemesis.reset,
 }
+OF_CLUSTER: Mapping[str, Fault] = {
+    "halt": Nemesis.halt,
+    "promote": Nemesis.promote,
+    "move": Nemesis.move,
+}
+FAULTS: Mapping[str, Fault] = {**OF_SERVERS, **OF_REDIS, **OF_CLUSTER}
+
+
+def faults(*, cluster: bool) -> Sequence[str]:
+    """What can befall a service."""
+    return [*OF_SERVERS, *(OF_CLUSTER if cluster else OF_REDIS)]

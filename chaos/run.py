@@ -13,13 +13,14 @@ from typing import Any
 from uuid import uuid4
 
 import httpx
+from redis.asyncio import Redis
 
 from cluster.store import Keys
 
 from .history import End, Entry, History, Place, Violations
-from .nemesis import FAULTS, Nemesis
+from .nemesis import Nemesis, faults
 from .people import CALL_SECONDS, Crowd, Tab, User, watch
-from .service import Service, Store
+from .service import Service
 
 REST_SECONDS = 60.0
 """Until what was asked last has ended."""
@@ -48,17 +49,24 @@ class Plan:
     every: float
     window: int
     seed: int
+    cluster: bool = False
     mutant: str = ""
 
     @property
     def owners_live(self) -> bool:
-        """Nobody is killed, and no lease runs out while Redis hangs up."""
-        return not {*self.nemesis} - {"reset", "drain"} and self.lease >= RESETS_OUTLASTED
+        """Nobody is killed, and no lease runs out while Redis hangs up or goes elsewhere."""
+        return (
+            not {*self.nemesis} - {"reset", "drain", "promote", "move"}
+            and self.lease >= RESETS_OUTLASTED
+        )
 
     @property
     def name(self) -> str:
         parts = [f"mutant {self.mutant}:"] if self.mutant else []
-        kinds = "all" if {*self.nemesis} == {*FAULTS} else "+".join(self.nemesis)
+        whole = {*self.nemesis} == {*faults(cluster=self.cluster)}
+        kinds = "all" if whole else "+".join(self.nemesis)
+        if self.cluster:
+            parts.append("cluster:")
         return " ".join([*parts, kinds or "nothing", f"loss {self.loss:.0%}", f"seed {self.seed}"])
 
 
@@ -99,7 +107,7 @@ async def run(plan: Plan, state: Path, *, logs: Path | None = None) -> Result:
         history.owners_live = plan.owners_live
         history.grace = plan.lease + NOTICED_SECONDS
     async with (
-        Service.running(state, servers=plan.servers, env=env) as service,
+        Service.running(state, cluster=plan.cluster, servers=plan.servers, env=env) as service,
         httpx.AsyncClient(timeout=CALL_SECONDS, trust_env=False, verify=False) as http,
     ):
         (await http.get(f"{service.servers[0].url}/")).raise_for_status()
@@ -110,7 +118,7 @@ async def run(plan: Plan, state: Path, *, logs: Path | None = None) -> Result:
         for name in scene.nemesis.stuck:
             violations.add("drain", f"{name} was asked to go, and did not")
         if not scene.caught:
-            await _judge(service.store, histories, scene.tabs, ends)
+            await _judge(service.store.client, histories, scene.tabs, ends)
         for history in histories:
             result.statuses += history.statuses
             scene.crowd.counts["unjudged"] += not history.judged
@@ -136,7 +144,7 @@ class _Scene:
         self.plan = plan
         self.crowd = crowd
         self.histories = histories
-        self.store = service.store
+        self.client = service.store.client
         self.tabs = [Tab(crowd, history) for history in histories for _ in range(plan.tabs)]
         self.users = [User(crowd, histories) for _ in range(plan.users)]
         self.nemesis = Nemesis(
@@ -168,7 +176,7 @@ class _Scene:
             if self.plan.nemesis and await self._rested():
                 await self._strike_once_more()
             self.crowd.leaving = False
-            ends = await _all_at_head(self.store, self.tabs, self._patience(HEAD_SECONDS))
+            ends = await _all_at_head(self.client, self.tabs, self._patience(HEAD_SECONDS))
             for task in connected:
                 task.cancel()
         return ends
@@ -190,7 +198,7 @@ class _Scene:
         """Whether nothing runs and nothing waits, after `REST_SECONDS` at most."""
         ends = time.monotonic() + self._patience(REST_SECONDS)
         while True:
-            found = [await _end(self.store, history.conv_id) for history in self.histories]
+            found = [await _end(self.client, history.conv_id) for history in self.histories]
             if not any(end.active or end.queued for end in found):
                 return True
             if time.monotonic() > ends:
@@ -199,31 +207,34 @@ class _Scene:
 
 
 async def _judge(
-    store: Store, histories: Sequence[History], tabs: Sequence[Tab], ends: Mapping[str, End]
+    client: Redis,
+    histories: Sequence[History],
+    tabs: Sequence[Tab],
+    ends: Mapping[str, End],
 ) -> None:
     for tab in tabs:
         head = ends[tab.history.conv_id].place
         if tab.place != head:
             tab.history.wrong("behind", f"a tab is at {tab.place}, the log at {head}")
     for history in histories:
-        history.check(await _whole(store, ends[history.conv_id], history.conv_id))
+        history.check(await _whole(client, ends[history.conv_id], history.conv_id))
 
 
-async def _all_at_head(store: Store, tabs: Sequence[Tab], seconds: float) -> dict[str, End]:
+async def _all_at_head(client: Redis, tabs: Sequence[Tab], seconds: float) -> dict[str, End]:
     """How the conversations ended, once every tab has seen it, or after so long."""
     until = time.monotonic() + seconds
     while True:
         convs = {tab.history.conv_id for tab in tabs}
-        ends = {conv_id: await _end(store, conv_id) for conv_id in convs}
+        ends = {conv_id: await _end(client, conv_id) for conv_id in convs}
         at_head = all(tab.place == ends[tab.history.conv_id].place for tab in tabs)
         if at_head or time.monotonic() > until:
             return ends
         await asyncio.sleep(0.2)
 
 
-async def _end(store: Store, conv_id: str) -> End:
+async def _end(client: Redis, conv_id: str) -> End:
     """How a conversation is, but for its frames."""
-    meta: Any = await store.client.hgetall(Keys(conv_id).meta)
+    meta: Any = await client.hgetall(Keys(conv_id).meta)
     return End(
         place=Place(
             int(meta.get(b"epoch", 0)),
@@ -235,14 +246,14 @@ async def _end(store: Store, conv_id: str) -> End:
     )
 
 
-async def _whole(store: Store, end: End, conv_id: str) -> End:
+async def _whole(client: Redis, end: End, conv_id: str) -> End:
     """The same with its frames, and what else is stored of it."""
     keys = Keys(conv_id)
-    entries: Any = await store.client.xrange(keys.log)
+    entries: Any = await client.xrange(keys.log)
     end.entries = [
         Entry(int(id.split(b"-")[0]), id.decode(), fields[b"x"].decode()) for id, fields in entries
     ]
-    record: Any = await store.client.get(keys.record)
+    record: Any = await client.get(keys.record)
     session = None if record is None else json.loads(record).get("session")
     end.step_mode = None if session is None else session["step_mode"]
     return end

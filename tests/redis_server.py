@@ -40,16 +40,14 @@ def redis_server() -> Iterator[str]:
 
 
 class ClusteredRedis:
-    """A Redis Cluster of three nodes that have the slots, and with `replica` one more of the first.
+    """A Redis Cluster of three nodes that have the slots; the first `replicas` have one each.
 
-    Who asks as we do is `webchat` with `a-password`.
+    One that does not answer for `timeout` seconds is given up. Who asks as we do is `webchat` with
+    `a-password`.
     """
 
-    def __init__(self, *, replica: bool = False) -> None:
-        # Where nothing shall fail over, no slow machine makes it.
-        self._nodes = [
-            _Node(timeout=3 if replica else PATIENCE) for _ in range(4 if replica else 3)
-        ]
+    def __init__(self, *, replicas: int = 0, timeout: float = PATIENCE) -> None:
+        self._nodes = [_Node(timeout=timeout) for _ in range(3 + replicas)]
         self.ports = [each.port for each in self._nodes]
         for number, each in enumerate(self._nodes):
             with Redis(port=each.port) as node:
@@ -62,10 +60,10 @@ class ClusteredRedis:
         for port in self.ports:
             with Redis(port=port) as node:
                 _until(partial(_is_well, node, len(self.ports)))
-        if replica:
-            with Redis(port=self.ports[3]) as node:
-                command(node, "CLUSTER REPLICATE", self.id(0))
-                _until(lambda: node.info("replication")["master_link_status"] == "up")
+        for number in range(replicas):
+            with Redis(port=self.ports[3 + number]) as node:
+                command(node, "CLUSTER REPLICATE", self.id(number))
+                _until(partial(_follows, node))
 
     @property
     def url(self) -> str:
@@ -76,9 +74,9 @@ class ClusteredRedis:
         with Redis(port=self.ports[number]) as node:
             return str(command(node, "CLUSTER MYID").decode())
 
-    def port_of(self, key: str) -> int:
-        """Of the node that has the key's slot."""
-        with Redis(port=self.ports[-1]) as node:
+    def port_of(self, key: str, known_by: int = -1) -> int:
+        """Of the node that has the key's slot, as one of them knows."""
+        with Redis(port=self.ports[known_by]) as node:
             slot = key_slot(key.encode())
             for first, last, primary, *_ in command(node, "CLUSTER SLOTS"):
                 if first <= slot <= last:
@@ -91,6 +89,36 @@ class ClusteredRedis:
             key = next(key for key in map(str, count()) if self.port_of(key) == self.ports[number])
             node.set(key, 1)
             assert node.wait(1, round(1000 * PATIENCE)) == 1
+
+    def promote(self, number: int) -> None:
+        """Has a replica take the place of its primary, which waits for it and then follows it.
+
+        Nothing to do for a primary. Once this returns it is done.
+        """
+        port = self.ports[number]
+        if _role(port) == "master":
+            return
+        with Redis(port=port) as node:
+            _until(partial(_follows, node))
+            command(node, "CLUSTER FAILOVER")
+        _until(lambda: _role(port) == "master")
+
+    def move(self, key: str, number: int) -> None:
+        """Has a primary take over the slot of a key; once this returns it has, and all know it."""
+        slot, source = key_slot(key.encode()), self.port_of(key)
+        if source == self.ports[number]:
+            return
+        slots = "SLOTSRANGE", slot, slot
+        with Redis(port=source) as node:
+            command(node, "CLUSTER MIGRATESLOTS", *slots, "NODE", self.id(number))
+        for known_by in range(len(self.ports)):
+            _until(partial(self._is_at, key, number, known_by))
+
+    def primaries(self) -> list[int]:
+        return [number for number, port in enumerate(self.ports) if _role(port) == "master"]
+
+    def _is_at(self, key: str, number: int, known_by: int) -> bool:
+        return bool(self.port_of(key, known_by) == self.ports[number])
 
     def pause(self, number: int) -> None:
         """As SIGSTOP does: it takes connections, and answers nothing."""
@@ -151,6 +179,15 @@ def command(node: Redis, *words: Any) -> Any:
 def _share(number: int) -> tuple[int, int]:
     """The first and the last slot of one of three."""
     return REDIS_CLUSTER_HASH_SLOTS * number // 3, REDIS_CLUSTER_HASH_SLOTS * (number + 1) // 3 - 1
+
+
+def _role(port: int) -> str:
+    with Redis(port=port) as node:
+        return str(node.info("replication")["role"])
+
+
+def _follows(node: Redis) -> bool:
+    return bool(node.info("replication")["master_link_status"] == "up")
 
 
 def _is_well(node: Redis, nodes: int) -> bool:
