@@ -10,7 +10,7 @@ from redis import Redis as SyncRedis
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import ExponentialWithJitterBackoff, NoBackoff
-from redis.exceptions import AuthenticationError
+from redis.exceptions import AuthenticationError, ResponseError
 from redis.exceptions import ConnectionError as Unconnected
 from redis.exceptions import TimeoutError as TimedOut
 from redis.retry import Retry as SyncRetry
@@ -110,7 +110,7 @@ def _first_that_answers(nodes: Nodes, once: Mapping[str, Any]) -> SyncRedis:
     for client in clients:
         try:
             client.ping()
-        except AuthenticationError:  # a kind of ConnectionError to redis-py
+        except (AuthenticationError, ResponseError):  # the first is a ConnectionError to redis-py
             return client
         except (Unconnected, TimedOut, OSError):
             continue

@@ -218,8 +218,12 @@ class Leases:
 
     async def _keep(self) -> None:
         """Renews every lease three times in its life, busy with frames or not."""
+        loop = asyncio.get_running_loop()
+        due = loop.time()
         while True:
-            await asyncio.sleep(self._seconds / 3)
+            # Counted from when it began: one answer that does not come delays no other lease.
+            due = max(due + self._seconds / 3, loop.time())
+            await asyncio.sleep(due - loop.time())
             leases = tuple(self._held.values())
             if leases:
                 await asyncio.gather(self._note(), *map(self._renew, leases))

@@ -13,14 +13,13 @@ from redis.exceptions import RedisError
 
 from .store import NAMESPACE
 from .tasks import end
+from .together import together
 
 logger = logging.getLogger(__name__)
 
 TELL_SECONDS = 2.0
 LASTS_SECONDS = 10
-TAG = "{presence}"
-"""One hash slot has all of it, for it is asked for at once."""
-PROCESSES = f"{NAMESPACE}:{TAG}:processes"
+PROCESSES = f"{NAMESPACE}:processes"
 
 Tell: TypeAlias = Callable[[], Awaitable[bytes]]
 Hear: TypeAlias = Callable[[Sequence[bytes]], None]
@@ -34,6 +33,7 @@ class Presence:
 
     def __init__(self, client: Redis, process: str) -> None:
         self._client = client
+        self._trips = together(client, most=100, trips=1)
         self._process = process
         self._told: dict[str, Tell] = {}
         self._heard: dict[str, Hear] = {}
@@ -54,7 +54,7 @@ class Presence:
         others = sorted(name for name in names if name != self._process)
         if not others:
             return []
-        found = await client.mget([_key(topic, name) for name in others])
+        found = await self._trips.ask_all("GET", [_key(topic, name) for name in others])
         gone = [name for name, said in zip(others, found, strict=True) if said is None]
         if gone:
             # One that was only stopped for a while says again that it is there.
@@ -72,8 +72,7 @@ class Presence:
         with suppress(RedisError, OSError):
             client: Any = self._client
             await client.srem(PROCESSES, self._process)
-            if self._told:
-                await client.delete(*(_key(topic, self._process) for topic in self._told))
+            await self._trips.ask_all("DEL", [_key(topic, self._process) for topic in self._told])
 
     async def _tell_for_ever(self) -> None:
         while True:
@@ -97,4 +96,4 @@ class Presence:
 
 
 def _key(topic: str, process: str) -> str:
-    return f"{NAMESPACE}:{TAG}:{process}:{topic}"
+    return f"{NAMESPACE}:process:{process}:{topic}"

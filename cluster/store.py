@@ -6,7 +6,6 @@ by itself on a broken connection.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from importlib.resources import files
 from typing import Any, Literal, NamedTuple, TypeAlias
@@ -148,17 +147,16 @@ class Keys:
 
 
 class _OwnerKeys:
-    """What is kept of one owner: one hash slot, so that one script may touch it all."""
+    """What is kept of one owner. `values` and `ages` have one hash slot: scripts touch both."""
 
     __slots__ = ("ages", "owned", "values")
 
     def __init__(self, owner: str) -> None:
-        stem = f"{NAMESPACE}:{{{owner}}}"
-        self.values = f"{stem}:keys"
+        self.values = f"{NAMESPACE}:keys:{owner}"
         """What each idempotency key stands for."""
-        self.ages = f"{stem}:keys-at"
+        self.ages = f"{NAMESPACE}:keys-at:{{{self.values}}}"
         """Since when it does."""
-        self.owned = f"{stem}:owned"
+        self.owned = f"{NAMESPACE}:owner:{owner}"
 
 
 class RedisStore:
@@ -281,22 +279,20 @@ class RedisStore:
 
     async def window(self, conv_id: str, *, since_seq: int = 0) -> Sequence[Written]:
         """The entries that are kept of those after a number."""
-        found = await self._reads.ask("XRANGE", Keys(conv_id).log, str(since_seq + 1), "+")
+        found: Any = await self.client.xrange(Keys(conv_id).log, str(since_seq + 1), "+")
         return [_written(id, [part for pair in f.items() for part in pair]) for id, f in found]
 
     async def heads(self, conv_ids: Sequence[str]) -> Sequence[int]:
         """The number of the last entry of each; 0 where nothing was written."""
-        heads = await asyncio.gather(
-            *(self._reads.ask("HGET", Keys(conv_id).meta, "head") for conv_id in conv_ids)
-        )
-        return [int(head or 0) for head in heads]
+        keys = [Keys(conv_id).meta for conv_id in conv_ids]
+        return [int(head or 0) for head in await self._reads.ask_all("HGET", keys, "head")]
 
     async def record(self, conv_id: str) -> bytes | None:
         return await self._get(Keys(conv_id).record)
 
     async def records(self, conv_ids: Sequence[str]) -> Sequence[bytes | None]:
         """As `record`, of many."""
-        return await asyncio.gather(*map(self.record, conv_ids))
+        return await self._reads.ask_all("GET", [Keys(conv_id).record for conv_id in conv_ids])
 
     async def swap_record(self, conv_id: str, before: bytes, after: bytes) -> bool:
         """Changes the record where nobody owns the conversation; False where somebody does."""
@@ -310,7 +306,7 @@ class RedisStore:
         return await self._get(Keys(conv_id).turns)
 
     async def _get(self, key: str) -> bytes | None:
-        found = await self._reads.ask("GET", key)
+        found: Any = await self.client.get(key)
         return found if found is None else bytes(found)
 
     async def post(self, conv_id: str, command: bytes) -> str:
@@ -324,8 +320,8 @@ class RedisStore:
 
     async def mail(self, conv_id: str, *, after: str) -> Sequence[tuple[str, bytes]]:
         """The mail after an id, oldest first, with ids."""
-        found = await self._reads.ask(
-            "XRANGE", Keys(conv_id).mail, f"({after}" if after else "-", "+"
+        found: Any = await self.client.xrange(
+            Keys(conv_id).mail, f"({after}" if after else "-", "+"
         )
         return [(_text(id), fields[b"c"]) for id, fields in found]
 
@@ -364,7 +360,7 @@ class RedisStore:
 
     async def owned(self, owner: str) -> Sequence[str]:
         """The owner's conversations, newest activity first."""
-        found = await self._reads.ask("ZREVRANGE", _OwnerKeys(owner).owned, 0, -1)
+        found: Any = await self.client.zrevrange(_OwnerKeys(owner).owned, 0, -1)
         return [_text(id) for id in found]
 
     async def transfer(self, old_owner: str, new_owner: str) -> None:
@@ -379,7 +375,8 @@ class RedisStore:
             (new.values, new.ages),
             (self._bounds.key_seconds * 1000, len(kept) // 2, *kept, *ages),
         )
-        await self._writes.ask("DEL", old.values, old.ages, old.owned)
+        await self.client.delete(old.values, old.ages)
+        await self.client.delete(old.owned)
 
     async def note_leases(self, conv_ids: Sequence[str], *, ttl_ms: int) -> None:
         """Notes for every process's reaper when these leases end. A hint: `claim` decides."""
@@ -388,7 +385,7 @@ class RedisStore:
         )
 
     async def forget_lease(self, conv_id: str) -> None:
-        await self._writes.ask("ZREM", LEASES, conv_id)
+        await self.client.zrem(LEASES, conv_id)
 
     async def due(self, *, most: int) -> Sequence[str]:
         """Conversations whose lease has ended with work left in them."""

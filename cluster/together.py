@@ -14,7 +14,9 @@ from redis.asyncio import Redis
 from redis.commands.core import AsyncScript
 from redis.exceptions import NoScriptError
 
-from .redis_cluster import ClusterRedis
+from .redis_cluster import ClusterRedis, NodeGone
+
+ASKED_AT_ONCE = 100
 
 
 class Trips(Protocol):
@@ -23,8 +25,8 @@ class Trips(Protocol):
     async def run(self, script: AsyncScript, keys: Sequence[str], args: Sequence[Any]) -> Any:
         """The script's answer; its keys have one slot. Raises RedisError or OSError."""
 
-    async def ask(self, command: str, key: str, *args: Any) -> Any:
-        """The command's answer. Raises RedisError or OSError."""
+    async def ask_all(self, command: str, keys: Sequence[str], *args: Any) -> list[Any]:
+        """The answers of a command for each key. Raises RedisError or OSError."""
 
 
 def together(client: Redis, *, most: int, trips: int) -> Trips:
@@ -73,8 +75,24 @@ class _Together:
         command = ("EVALSHA", script.sha, len(keys), *keys, *args)
         return await self._answer(command, script.script, asking)
 
-    async def ask(self, command: str, key: str, *args: Any, asking: bool = False) -> Any:
+    async def ask_all(self, command: str, keys: Sequence[str], *args: Any) -> list[Any]:
+        answers: list[Any] = []
+        for start in range(0, len(keys), ASKED_AT_ONCE):
+            async with self._client.pipeline(transaction=False) as pipe:
+                for key in keys[start : start + ASKED_AT_ONCE]:
+                    pipe.execute_command(command, key, *args)
+                answers += await pipe.execute()
+        return answers
+
+    async def ask(self, command: str, key: str, *args: Any, asking: bool) -> Any:
         return await self._answer((command, key, *args), "", asking)
+
+    def send_back(self) -> None:
+        """What was not sent yet has NodeGone for its answer."""
+        for asked in self._asked:
+            if not asked.answer.done():
+                asked.answer.set_exception(NodeGone("the node has no slots any more"))
+        self._asked.clear()
 
     async def _answer(self, command: Sequence[Any], source: Any, asking: bool) -> Any:
         answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
@@ -160,6 +178,7 @@ class _ByNode:
         self._most = most
         self._trips = trips
         self._nodes: dict[Redis, _Together] = {}
+        client.on_gone.append(self._gone)
 
     async def run(self, script: AsyncScript, keys: Sequence[str], args: Sequence[Any]) -> Any:
         return await self._client.reach(
@@ -167,11 +186,19 @@ class _ByNode:
             lambda node, asking: self._to(node).run(script, keys, args, asking=asking),
         )
 
-    async def ask(self, command: str, key: str, *args: Any) -> Any:
+    async def ask_all(self, command: str, keys: Sequence[str], *args: Any) -> list[Any]:
+        return await asyncio.gather(*(self._ask(command, key, *args) for key in keys))
+
+    async def _ask(self, command: str, key: str, *args: Any) -> Any:
         return await self._client.reach(
             key,
             lambda node, asking: self._to(node).ask(command, key, *args, asking=asking),
         )
+
+    def _gone(self, node: Redis) -> None:
+        trips = self._nodes.pop(node, None)
+        if trips is not None:
+            trips.send_back()
 
     def _to(self, node: Redis) -> _Together:
         trips = self._nodes.get(node)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple, TypeAlias
+from urllib.parse import parse_qs
 
 from redis.asyncio.connection import parse_url
 
@@ -34,6 +35,9 @@ class Several(NamedTuple):
         found = {**parse_url(f"{scheme}://{account}somewhere/{db}?{self.query}")}
         del found["host"]
         found.pop("connection_class", None)
+        for name in ("host", "port"):
+            if name in parse_qs(self.query):
+                raise ValueError(f"it has the option {name!r}; expected it in the addresses")
         return found
 
 

@@ -9,7 +9,8 @@ import asyncio
 import logging
 import random
 from collections import OrderedDict
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -190,8 +191,13 @@ class OwnedSessions:
         given = None if owned is None else owned.answers.get(id)
         if given is None:
             self.look(conv_id)
-        elif id not in self._answering:
-            task = asyncio.create_task(self._answer(id, *given), name=f"answer:{id}")
+        else:
+            self._give(id, *given)
+
+    def _give(self, id: str, sender: str, reply: bytes) -> None:
+        """By itself: who waits for it may be somewhere that cannot be reached now."""
+        if id not in self._answering:
+            task = asyncio.create_task(self._answer(id, sender, reply), name=f"answer:{id}")
             self._answering[id] = task
             task.add_done_callback(lambda task: self._answering.pop(id))
 
@@ -241,9 +247,9 @@ class OwnedSessions:
         waits = bool(left) or (session is not None and session.info().queue_depth > 0)
         if not waits:
             # Before it is free: the next owner's note must stay.
-            await self._store.forget_lease(conv_id)
+            await _hint(self._store.forget_lease(conv_id))
         if not await self.leases.release(owned.lease, mail_done=left or owned.mail_done):
-            await self._store.note_leases([conv_id], ttl_ms=round(self._seconds * 1000))
+            await _hint(self._store.note_leases([conv_id], ttl_ms=round(self._seconds * 1000)))
             return False
         if self._owned.get(conv_id) is owned:  # and not claimed anew meanwhile
             del self._owned[conv_id]
@@ -256,7 +262,7 @@ class OwnedSessions:
             self.manager.give_up(conv_id)
             await self._streams.renounce(conv_id)
         if waits:
-            await self._store.note_leases([conv_id], ttl_ms=0)
+            await _hint(self._store.note_leases([conv_id], ttl_ms=0))
         return True
 
     async def _take(self, owned: _Owned, id: str, raw: bytes) -> None:
@@ -276,7 +282,7 @@ class OwnedSessions:
                 owned.answers.popitem(last=False)
         owned.mail_done = id
         await self.manager.flush(conv_id)
-        await self._answer(mail.id, *owned.answers[mail.id])
+        self._give(mail.id, *owned.answers[mail.id])
 
     async def _performed(self, owned: _Owned, mail: Mail) -> Reply:
         """Raises LeaseLost, StreamStalled where the next owner will be asked the same."""
@@ -388,7 +394,7 @@ class OwnedSessions:
                 for id, (sender, answer) in owned.answers.items():
                     # Whoever asked the process that died is still waiting.
                     if run is not None or sender == self._process:
-                        await self._answer(id, sender, answer)
+                        self._give(id, sender, answer)
         except BaseException:
             self.leases.abandon(lease, "fenced")
             raise
@@ -425,10 +431,20 @@ class OwnedSessions:
             other = await self.take(conv_id)
             if other is not None:
                 await self._store.note_leases([conv_id], ttl_ms=other.remaining_ms)
+        except (RedisError, OSError) as error:
+            logger.debug("%s cannot be reached: %s", conv_id, error)
+            # Behind those that can be: of a cluster it may be one node that is away.
+            await _hint(self._store.note_leases([conv_id], ttl_ms=round(REAP_SECONDS * 1000)))
         except AWAY as error:
             logger.debug("%s cannot be looked after: %s", conv_id, error)
         except Exception:
             logger.exception("%s could not be looked after", conv_id)
+
+
+async def _hint(left: Awaitable[None]) -> None:
+    """What helps others to find a conversation, and is done without where it cannot be left."""
+    with suppress(RedisError, OSError):
+        await left
 
 
 def _submit_answer(submitted: Submitted, replayed: bool) -> SubmitAnswer:

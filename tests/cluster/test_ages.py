@@ -71,7 +71,7 @@ def with_ages(url: str) -> None:
     with SyncRedis.from_url(url) as redis:
         ages = {key.decode(): redis.ttl(key) for key in redis.scan_iter()}
     kinds = {part for key in ages for part in key.split(":")}
-    assert {"meta", "log", "snap", "record", "turns", "mail", "leases", "owned", "keys"} <= kinds
+    assert {"meta", "log", "snap", "record", "turns", "mail", "leases", "owner", "keys"} <= kinds
     assert {"keys-at", "inbox", "limits", "processes"} <= kinds
     assert not [key for key, seconds in ages.items() if seconds == -1]
 
@@ -103,8 +103,8 @@ def test_of_the_keys_of_an_owner_the_oldest_go(redis_url: str):
             assert not (await store.reserve_key(anna, "2", "name", "conv")).new
             assert (await store.reserve_key(anna, "0", "name", "conv")).new
             await store.answer_key(anna, "1", "name", "conv", "{}")
-            assert await client.hlen(f"webchat:{{{anna}}}:keys") == 3
-            assert await client.zcard(f"webchat:{{{anna}}}:keys-at") == 3
+            assert await client.hlen(f"webchat:keys:{anna}") == 3
+            assert await client.zcard(f"webchat:keys-at:{{webchat:keys:{anna}}}") == 3
 
             briefly = RedisStore(client, bounds=BOUNDS._replace(key_seconds=1))
             deadline = monotonic() + PATIENCE

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+import signal
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AsyncExitStack, suppress
 from functools import partial
 from itertools import count
-from typing import Any
+from typing import Any, TypeAlias
 from uuid import uuid4
 
 import pytest
@@ -16,7 +18,7 @@ from django.core.checks import run_checks
 from redis import Redis as SyncRedis
 from redis.asyncio import BlockingConnectionPool
 from redis.crc import key_slot
-from redis.exceptions import RedisError
+from redis.exceptions import ClusterDownError, RedisError
 
 from chat.errors import RateLimited
 from chat.limits import Bounds as LimitBounds
@@ -25,7 +27,7 @@ from cluster.connect import OPTIONS, connect, layer_host
 from cluster.inbox import Inbox
 from cluster.presence import Presence
 from cluster.redis_cluster import ClusterRedis, nodes_in
-from cluster.store import Batch, Bounds, Claim, Keys, RedisStore, Written
+from cluster.store import LEASES, Batch, Bounds, Claim, Keys, RedisStore, Written
 from tests.client import PATIENCE, visitor
 from tests.cluster.test_sentinel import LEASE, accepted, asked, heard_by
 from tests.live import NO_LIMITS, SHARED, live_server
@@ -54,18 +56,31 @@ def doomed() -> Iterator[ClusteredRedis]:
     cluster.stop()
 
 
+Patient: TypeAlias = Callable[[ClusteredRedis], ClusterRedis]
+
+
 @pytest_asyncio.fixture(loop_scope="module")
-async def client(redis: ClusteredRedis) -> AsyncIterator[ClusterRedis]:
-    """Waits for as long as it takes: nothing here depends on the machine's speed."""
+async def patient() -> AsyncIterator[Patient]:
+    """Makes clients that wait for as long as it takes: nothing depends on the machine's speed."""
     pool = partial(
         BlockingConnectionPool,
         **{**OPTIONS, "socket_timeout": PATIENCE, "max_connections": 8, "timeout": PATIENCE},
     )
-    nodes = nodes_in(redis.url)
-    assert nodes is not None
-    client = ClusterRedis(nodes, pool=pool)
-    yield client
-    await client.aclose()
+    async with AsyncExitStack() as stack:
+
+        def client(redis: ClusteredRedis) -> ClusterRedis:
+            nodes = nodes_in(redis.url)
+            assert nodes is not None
+            made = ClusterRedis(nodes, pool=pool)
+            stack.push_async_callback(made.aclose)
+            return made
+
+        yield client
+
+
+@pytest.fixture
+def client(redis: ClusteredRedis, patient: Patient) -> ClusterRedis:
+    return patient(redis)
 
 
 def conversations_at(redis: ClusteredRedis, number: int) -> Iterator[str]:
@@ -210,6 +225,84 @@ async def test_what_waits_for_one_node_holds_up_none_that_waits_for_another(
     await asyncio.gather(*waiting)
 
 
+async def test_a_node_that_forgot_its_scripts_is_told_them_though_another_is_away(
+    redis: ClusteredRedis, client: ClusterRedis
+):
+    script = client.register_script("return {KEYS[1], ARGV[1]}")
+    key = Keys(next(conversations_at(redis, 1))).meta
+    await client.refresh()
+    redis.pause(0)
+    try:
+        assert await script(keys=[key], args=["said"]) == [key.encode(), b"said"]
+    finally:
+        redis.resume(0)
+
+
+async def test_where_no_node_answers_everybody_is_told_so_at_once(redis: ClusteredRedis):
+    client = connect(redis.url)
+    for number in range(3):
+        redis.pause(number)
+    try:
+        async with asyncio.timeout(PATIENCE):
+            ends = await asyncio.gather(
+                *(client.get(str(number)) for number in range(100)), return_exceptions=True
+            )
+        assert {type(end) for end in ends} == {ClusterDownError}
+    finally:
+        for number in range(3):
+            redis.resume(number)
+    assert await client.get("a-key") is None
+    await client.aclose()
+
+
+async def test_what_waits_for_a_node_goes_to_the_one_that_takes_its_place(
+    doomed: ClusteredRedis, patient: Patient
+):
+    client = patient(doomed)
+    store = RedisStore(client, bounds=BOUNDS)
+    away, others = conversations_at(doomed, 0), conversations_at(doomed, 1)
+    await store.claim(next(others), "here", ttl_ms=TTL_MS)
+    convs = [next(away) for _ in range(400)]
+    doomed.pause(0)
+    try:
+        waiting = [asyncio.create_task(store.claim(conv, "here", ttl_ms=TTL_MS)) for conv in convs]
+        async with asyncio.timeout(PATIENCE):
+            while True:
+                with suppress(RedisError):
+                    await client.refresh()
+                # What is on its way there waits for its answer.
+                if sum(task.done() for task in waiting) >= 400 - 2 * 64:
+                    break
+                await asyncio.sleep(0.05)
+    finally:
+        doomed.resume(0)
+    await asyncio.gather(*waiting)
+
+
+async def test_a_server_goes_in_order_though_the_node_of_what_all_share_is_away(
+    redis: ClusteredRedis,
+):
+    shared = redis.ports.index(redis.port_of(LEASES))
+    conv = next(conversations_at(redis, (shared + 1) % 3))
+    env = {"REDIS_URL": redis.url, "WEBCHAT_LEASE_SECONDS": LEASE, **SHARED, **NO_LIMITS}
+    async with (
+        live_server("uvicorn", env=env) as server,
+        visitor(server.url) as anna,
+        anna.socket(conv) as socket,
+    ):
+        await socket.until("timeline.snapshot")
+        await anna.chat("hang", conv)
+        await socket.until("inference.started")
+        redis.pause(shared)
+        try:
+            server.process.send_signal(signal.SIGTERM)
+            seen = await socket.until("inference.finished")
+            assert seen[-1]["data"]["status"] == "cancelled"
+            assert await server.ended() == 0
+        finally:
+            redis.resume(shared)
+
+
 async def test_while_a_slot_moves_key_by_key_it_is_read_and_what_is_written_waits(
     redis: ClusteredRedis, client: ClusterRedis
 ):
@@ -223,8 +316,13 @@ async def test_while_a_slot_moves_key_by_key_it_is_read_and_what_is_written_wait
 
         move.carry(Keys(conv).log)
         assert await seqs(store, conv) == [1]
+        before = move.parted()
         reading = asyncio.create_task(read(store, conv, claim))
-        await move.parts_a_question()
+        async with asyncio.timeout(PATIENCE):
+            while True:
+                if move.parted() > before:
+                    break
+                await asyncio.sleep(0.01)
         writing = asyncio.create_task(written(store, conv, claim, 2))
         move.carry(*Keys(conv).all)
         assert await reading == await read(store, conv, claim) == [1]
@@ -292,13 +390,10 @@ class Move:
     def carry(self, *keys: str) -> None:
         command(self._source, "MIGRATE", "127.0.0.1", self._port, "", 0, 60_000, "KEYS", *keys)
 
-    async def parts_a_question(self) -> None:
-        """Until somebody was told that some of its keys are here and some there."""
-        async with asyncio.timeout(PATIENCE):
-            while True:
-                if "errorstat_TRYAGAIN" in self._source.info("errorstats"):
-                    break
-                await asyncio.sleep(0.01)
+    def parted(self) -> int:
+        """How often somebody was told that some of its keys are here and some there."""
+        told: Any = self._source.info("errorstats")
+        return int(told.get("errorstat_TRYAGAIN", {}).get("count", 0))
 
     def end(self) -> None:
         for node in (self._target, self._source):

@@ -25,7 +25,9 @@ def test_a_url_that_names_another_redis_is_none_of_a_cluster(url: str):
 @pytest.mark.parametrize(
     ("url", "words"),
     [
-        ("redis+cluster://one,two/1", "no database '1'"),
+        ("redis+cluster://one,two/1", "no database 1"),
+        ("redis+cluster://one,two?db=2", "no database 2"),
+        ("redis+cluster://one,two?port=3", "the option 'port'"),
         ("redis+cluster://one?ssl=true", "rediss[+]cluster://"),
         ("redis+cluster://one:70000", "^'one:70000' is no address of a node"),
         ("redis+cluster://:a-password@one,", "'' is no address of a node"),
