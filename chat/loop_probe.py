@@ -36,12 +36,13 @@ class LoopProbe:
     def start(self) -> None:
         """Begins to measure the running loop; another call changes nothing."""
         if self._task is None:
+            loop = asyncio.get_running_loop()
+            self._task = asyncio.create_task(self._run(loop.time()), name="loop-probe")
             self._woke = time.monotonic()
             self._ended = threading.Event()
-            self._task = asyncio.create_task(self._run(), name="loop-probe")
             threading.Thread(
                 target=self._watch,
-                args=(asyncio.get_running_loop(), threading.get_ident(), self._ended),
+                args=(loop, threading.get_ident(), self._ended),
                 name="loop-watchdog",
                 daemon=True,
             ).start()
@@ -53,13 +54,14 @@ class LoopProbe:
             task.cancel()
             await asyncio.wait({task})
 
-    async def _run(self) -> None:
+    async def _run(self, woke: float) -> None:
         loop = asyncio.get_running_loop()
         while True:
-            due = loop.time() + EVERY_SECONDS
             await asyncio.sleep(EVERY_SECONDS)
+            # In this order the thread never sees more of a delay than is measured in the end.
+            now = loop.time()
             self._woke = time.monotonic()
-            lag = max(0.0, loop.time() - due)
+            lag, woke = max(0.0, now - woke - EVERY_SECONDS), now
             self._observe(lag)
             if lag > self._warn_above:
                 logger.warning(
