@@ -12,7 +12,6 @@ from redis.exceptions import RedisError
 
 from .store import NAMESPACE, source
 from .tasks import end
-from .together import together
 
 logger = logging.getLogger(__name__)
 
@@ -33,7 +32,6 @@ class Inbox:
     ) -> None:
         self._client = client
         self._post = client.register_script(source("post"))
-        self._trips = together(client, most=64, trips=2)
         self._process = process
         self._on_message = on_message
         self._task: asyncio.Task[None] | None = None
@@ -46,7 +44,7 @@ class Inbox:
         """Leaves a message. Raises nothing: who waits for it has a bound of its own."""
         fields = [part for field in message.items() for part in field]
         try:
-            await self._trips.run(self._post, [_key(process)], [KEPT, KEPT_SECONDS, *fields])
+            await self._post(keys=[_key(process)], args=[KEPT, KEPT_SECONDS, *fields])
         except (RedisError, OSError) as error:
             logger.debug("process %s could not be told: %s", process, error)
 

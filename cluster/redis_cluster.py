@@ -21,6 +21,7 @@ from redis.exceptions import (
     ClusterDownError,
     MovedError,
     NoScriptError,
+    RedisClusterException,
     RedisError,
     TryAgainError,
 )
@@ -154,7 +155,7 @@ class ClusterRedis(Redis):
         await asyncio.shield(self._learning)
 
     def pipeline(self, *args: Any, **options: Any) -> NoReturn:
-        raise NotImplementedError("a pipeline is of one node: expected together()")
+        raise RedisClusterException("a pipeline is of one node: expected together()")
 
     async def aclose(self, *args: Any, **options: Any) -> None:
         if self._learning is not None:
